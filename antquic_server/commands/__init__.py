@@ -1,0 +1,1 @@
+"""The commands of ``antquic-server``, one module each."""

@@ -1,0 +1,170 @@
+"""What the actions of ``antquic-server peer`` do, once the command line is known to be right."""
+
+import argparse
+import asyncio
+import json
+import time
+from pathlib import Path
+
+from antquic_server.commands.identity import expand_path
+from antquic_server.commands.peer import as_peer_id
+from antquic_server.commands.progress import ProgressBar
+from antquic_server.errors import DecodeError, PeerClosedError, PeerError
+from antquic_server.peer.connection import PeerConnection
+from antquic_server.peer.endpoint import Endpoint
+from antquic_server.peer.files import receive_file, send_file
+from antquic_server.peer.settings import PeerSettings
+
+__all__ = ["run", "why"]
+
+
+def run(arguments: argparse.Namespace, settings: PeerSettings) -> None:
+    """Run one action to its end."""
+    reporter = _Reporter(as_json=arguments.json)
+    action = {"listen": _listen, "connect": _connect, "send": _send, "receive": _receive}[arguments.action]
+
+    async def main() -> None:
+        async with Endpoint(settings) as endpoint:
+            reporter.ready(endpoint)
+            await action(endpoint, arguments, reporter)
+
+    asyncio.run(main())
+
+
+class _Reporter:
+    """Tells what happens, line by line, for people or as JSON."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._json = as_json
+
+    def tell(self, event: str, text: str, **facts: object) -> None:
+        """Print one event."""
+        print(json.dumps({"event": event, **facts}) if self._json else text, flush=True)
+
+    def ready(self, endpoint: Endpoint) -> None:
+        """Say who we are and where we can be seen."""
+        statistics = endpoint.stats()
+        seen = ", ".join(statistics.external_addresses) or "nobody has told us"
+        self.tell(
+            "ready",
+            f"peer id  {endpoint.peer_id.hex()}\nseen at  {seen}",
+            peer_id=endpoint.peer_id.hex(),
+            addresses=[str(item) for item in endpoint.addresses],
+            external_addresses=list(statistics.external_addresses),
+            nat_mapping=statistics.nat_mapping,
+        )
+
+    def connected(self, connection: PeerConnection, *, seconds: float | None = None) -> None:
+        """Say how a connection came about, and why it is not a better one."""
+        host, port = connection.remote_address
+        remote = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        took = "" if seconds is None else f" in {seconds:.2f} s"
+        self.tell(
+            "connected",
+            f"connected to {connection.peer_id.hex()} at {remote}: {connection.path}{took} ({why(connection.path)})",
+            peer_id=connection.peer_id.hex(),
+            remote=remote,
+            path=connection.path,
+            why=why(connection.path),
+            seconds=seconds,
+        )
+
+
+def why(path: str) -> str:
+    """Return why a connection has the path it has and not a better one."""
+    if path == "direct":
+        return "dialled without help; there is nothing better"
+    return "introduced by a node, both sides dialled at once; not direct, since no address of the peer was known before"
+
+
+async def _reach(endpoint: Endpoint, word: str, reporter: _Reporter) -> PeerConnection:
+    started_s = time.monotonic()
+    peer_id = as_peer_id(word)
+    connection = await (endpoint.connect(word) if peer_id is None else endpoint.connect_peer(peer_id))
+    reporter.connected(connection, seconds=round(time.monotonic() - started_s, 3))
+    return connection
+
+
+async def _connect(endpoint: Endpoint, arguments: argparse.Namespace, reporter: _Reporter) -> None:
+    connection = await _reach(endpoint, arguments.words[0], reporter)
+    await connection.close()
+
+
+async def _listen(endpoint: Endpoint, _arguments: argparse.Namespace, reporter: _Reporter) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        async for connection in endpoint.incoming():
+            reporter.connected(connection)
+            tasks.create_task(_watch(connection, reporter))
+
+
+async def _watch(connection: PeerConnection, reporter: _Reporter) -> None:
+    peer_id = connection.peer_id.hex()
+    async for message in connection.messages():
+        text = f"message of {len(message)} bytes from {peer_id}"
+        reporter.tell("message", text, peer_id=peer_id, bytes=len(message))
+    reason = connection.close_reason or f"code {connection.close_code}"
+    reporter.tell("disconnected", f"{peer_id} is gone: {reason}", peer_id=peer_id, reason=reason)
+
+
+async def _send(endpoint: Endpoint, arguments: argparse.Namespace, reporter: _Reporter) -> None:
+
+    path = expand_path(arguments.words[0])
+    connection = await _reach(endpoint, arguments.words[1], reporter)
+    started_s = time.monotonic()
+    sent = await send_file(connection, path, ProgressBar().update)
+    seconds = round(time.monotonic() - started_s, 3)
+    reporter.tell(
+        "sent",
+        f"sent {path} ({sent.size_bytes} bytes) in {seconds:.2f} s, {connection.path}; sha256 {sent.sha256}",
+        file=str(path),
+        bytes=sent.size_bytes,
+        sha256=sent.sha256,
+        seconds=seconds,
+        path=connection.path,
+    )
+    await connection.close()
+
+
+async def _receive(endpoint: Endpoint, arguments: argparse.Namespace, reporter: _Reporter) -> None:
+    directory = expand_path(arguments.words[0]) if arguments.words else Path()
+    files: asyncio.Queue[None] = asyncio.Queue()
+
+    async def greet() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            async for connection in endpoint.incoming():
+                reporter.connected(connection)
+                tasks.create_task(_receive_from(connection, directory, files, reporter))
+
+    greeter = asyncio.create_task(greet())
+    try:
+        for _ in range(arguments.count):
+            await files.get()
+    finally:
+        greeter.cancel()
+        await asyncio.gather(greeter, return_exceptions=True)
+
+
+async def _receive_from(
+    connection: PeerConnection, directory: Path, files: asyncio.Queue[None], reporter: _Reporter
+) -> None:
+    """Store what one peer sends; what goes wrong ends that transfer and no other."""
+    peer_id = connection.peer_id.hex()
+    while True:
+        try:
+            stream = await connection.accept_stream()
+            got = await receive_file(stream, directory, ProgressBar().update)
+        except PeerClosedError:
+            return
+        except (PeerError, DecodeError) as error:
+            reporter.tell("failed", f"transfer from {peer_id} failed: {error}", peer_id=peer_id, reason=str(error))
+            continue
+        reporter.tell(
+            "received",
+            f"received {got.path} ({got.size_bytes} bytes) from {peer_id}, {connection.path}; sha256 {got.sha256}",
+            peer_id=peer_id,
+            file=str(got.path),
+            bytes=got.size_bytes,
+            sha256=got.sha256,
+            path=connection.path,
+        )
+        files.put_nowait(None)

@@ -1,0 +1,1 @@
+"""Settings: the frozen model and the loader that makes one."""

@@ -1,0 +1,1 @@
+"""A laboratory of NATs in network namespaces, and the matrix of peers that meet through them."""

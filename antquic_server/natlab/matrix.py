@@ -1,0 +1,219 @@
+"""
+The matrix: every NAT against every NAT, and whether two peers behind them end up directly connected.
+
+What two peers are is a ``Trial``: it is given a fresh lab with both NATs in place and says what became of the meeting.
+Only delivered bytes count as a direct path: a connection over which nothing comes is none.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from antquic_server.errors import AntQuicError, CannotBootError
+from antquic_server.natlab.expectation import Expected, expected_outcome_of_kinds
+from antquic_server.natlab.lab import Lab
+from antquic_server.natlab.model import Kind
+
+__all__ = [
+    "Cell",
+    "CellResult",
+    "Outcome",
+    "Trial",
+    "TrialResult",
+    "Verdict",
+    "all_cells",
+    "matrix_json",
+    "render_matrix",
+    "run_matrix",
+]
+
+INITIATORS = ("a", "b")
+
+
+class Outcome(StrEnum):
+    """How a meeting ended."""
+
+    DIRECT = "direct"
+    PUNCHED = "punched"
+    RELAYED = "relayed"
+    FAILED = "failed"
+
+
+class Verdict(StrEnum):
+    """An outcome held against theory."""
+
+    AS_EXPECTED = "as expected"
+    BETTER = "better"
+    WORSE = "worse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One meeting: the NAT of peer a, the NAT of peer b, and which of them asks for the other."""
+
+    kind_a: Kind
+    kind_b: Kind
+    initiator: str
+
+    @property
+    def target(self) -> str:
+        """The peer that is asked for."""
+        return "b" if self.initiator == "a" else "a"
+
+    def __str__(self) -> str:
+        """Say who looks for whom, like ``symmetric (a) → full-cone (b)``."""
+        kinds = {"a": self.kind_a.name, "b": self.kind_b.name}
+        return f"{kinds[self.initiator]} ({self.initiator}) → {kinds[self.target]} ({self.target})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialResult:
+    """
+    What a trial saw.
+
+    ``seconds`` is from the start of the initiator until the connection or its failure; ``delivered_bytes`` is
+    what arrived over the connection, both directions together. ``reason`` says why it is no better than it is.
+    """
+
+    outcome: Outcome
+    reason: str
+    seconds: float
+    delivered_bytes: int
+
+    @property
+    def is_direct_path(self) -> bool:
+        """Whether bytes went from one peer to the other without anybody in between."""
+        return self.outcome in (Outcome.DIRECT, Outcome.PUNCHED) and self.delivered_bytes > 0
+
+
+Trial = Callable[[Lab, Cell], TrialResult]
+"""Runs one meeting in a lab that has the NATs of the cell; errors of ours that it raises count as failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResult:
+    """A cell, what theory expects of it and what came."""
+
+    cell: Cell
+    expected: Expected
+    result: TrialResult
+
+    @property
+    def verdict(self) -> Verdict:
+        """What came, held against theory."""
+        is_direct, is_expected = self.result.is_direct_path, self.expected is Expected.DIRECT
+        if is_direct == is_expected:
+            return Verdict.AS_EXPECTED
+        return Verdict.BETTER if is_direct else Verdict.WORSE
+
+
+def all_cells(kinds: Sequence[Kind]) -> list[Cell]:
+    """Return every pair in both orders, each side initiating."""
+    return [Cell(kind_a=a, kind_b=b, initiator=who) for a in kinds for b in kinds for who in INITIATORS]
+
+
+def run_matrix(
+    cells: Sequence[Cell],
+    trial: Trial,
+    *,
+    prediction: bool,
+    progress: Callable[[str], None] | None = None,
+) -> Iterator[CellResult]:
+    """
+    Run the cells one after another, each in a fresh lab, and yield what came of each.
+
+    Args:
+        cells: The meetings.
+        trial: Runs one of them.
+        prediction: Whether theory may count on peers that predict ports.
+        progress: Told one line before each cell and one after it.
+
+    Raises:
+        CannotBootError: There can be no lab here, or no trial; that is no result of a cell.
+    """
+    tell = progress or (lambda _: None)
+    for number, cell in enumerate(cells, 1):
+        tell(f"[{number}/{len(cells)}] {cell} ...")
+        expected = expected_outcome_of_kinds(cell.kind_a, cell.kind_b, prediction=prediction)
+        outcome = CellResult(cell=cell, expected=expected, result=_run_cell(cell, trial))
+        tell(f"[{number}/{len(cells)}] {cell}: {_summary(outcome)}")
+        yield outcome
+
+
+def render_matrix(results: Sequence[CellResult]) -> str:
+    """
+    Return the table, rows for the NAT of a and columns for that of b, and below it what was worse than theory.
+
+    Each field has a line for each initiator; ``!`` marks what is worse than theory, ``+`` what is better.
+    """
+    fields: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for result in results:
+        fields[result.cell.kind_a.name, result.cell.kind_b.name].append(_field(result))
+    rows = list(dict.fromkeys(row for row, _ in fields))
+    columns = list(dict.fromkeys(column for _, column in fields))
+    lines = [["a \\ b", *columns]]
+    for row in rows:
+        height = max(len(fields[row, column]) for column in columns)
+        for line in range(height):
+            texts = ((fields[row, column] + [""] * height)[line] for column in columns)
+            lines.append([row if line == 0 else "", *texts])
+    notes = [f"{result.cell}: {result.result.reason}" for result in results if result.result.reason]
+    return "\n".join([*_aligned(lines), "", *notes, *([""] if notes else []), _count(results)])
+
+
+def matrix_json(results: Sequence[CellResult]) -> str:
+    """Return the results as one JSON object with ``cells`` and ``verdicts``."""
+    verdicts = {verdict.value: sum(result.verdict is verdict for result in results) for verdict in Verdict}
+    return json.dumps({"cells": [_plain(result) for result in results], "verdicts": verdicts}, indent=2)
+
+
+def _run_cell(cell: Cell, trial: Trial) -> TrialResult:
+    try:
+        with Lab() as lab:
+            lab.kind("A", cell.kind_a)
+            lab.kind("B", cell.kind_b)
+            return trial(lab, cell)
+    except CannotBootError:
+        raise
+    except AntQuicError as error:
+        return TrialResult(outcome=Outcome.FAILED, reason=str(error), seconds=0.0, delivered_bytes=0)
+
+
+def _plain(result: CellResult) -> dict[str, Any]:
+    return {
+        "nat_a": result.cell.kind_a.name,
+        "nat_b": result.cell.kind_b.name,
+        "initiator": result.cell.initiator,
+        "expected": result.expected.value,
+        "outcome": result.result.outcome.value,
+        "verdict": result.verdict.value,
+        "seconds": round(result.result.seconds, 3),
+        "delivered_bytes": result.result.delivered_bytes,
+        "reason": result.result.reason,
+    }
+
+
+def _field(result: CellResult) -> str:
+    mark = {Verdict.AS_EXPECTED: "", Verdict.BETTER: " +", Verdict.WORSE: " !"}[result.verdict]
+    return f"{result.cell.initiator}: {result.result.outcome.value} {result.result.seconds:.1f} s{mark}"
+
+
+def _summary(result: CellResult) -> str:
+    reason = f", {result.result.reason}" if result.result.reason else ""
+    return f"{result.result.outcome.value} after {result.result.seconds:.1f} s ({result.verdict.value}){reason}"
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def _count(results: Sequence[CellResult]) -> str:
+    worse = sum(result.verdict is Verdict.WORSE for result in results)
+    better = sum(result.verdict is Verdict.BETTER for result in results)
+    if not worse:
+        return f"{len(results)} meetings, all as theory allows" + (f" ({better} better)" if better else "")
+    return f"{len(results)} meetings, {worse} worse than theory allows"

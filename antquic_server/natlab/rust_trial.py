@@ -1,0 +1,291 @@
+"""
+The trial with real peers: two ant-quic programs that know nobody but the node.
+
+Peer ``target`` connects to the node and waits. Peer ``initiator`` does the same and asks for the target by its id
+(``--connect-peer-id``); the node coordinates. Both send counters of eight bytes, and what counts is that each receives
+the other's. With another coordinator than ours in the node's place the same cell shows which failures are the peers'
+own.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+
+from antquic_server.natlab.json_process import JsonProcess, Message
+from antquic_server.natlab.lab import Lab
+from antquic_server.natlab.matrix import Cell, Outcome, TrialResult
+from antquic_server.natlab.namespaces import LabError, LabUnavailableError
+
+__all__ = ["ANT_QUIC_VERSION", "Coordinator", "RustTrial", "default_program", "host_of", "outcome_of"]
+
+ANT_QUIC_VERSION = "0.27.44"
+"""The version that ``scripts/build-peers.sh`` builds."""
+
+COUNTER_BYTES = 8
+
+_NODE_PORT = 4433
+_NODE_BOOT_TIMEOUT_S = 30.0
+_PEER_BOOT_TIMEOUT_S = 20.0
+_MEETING_TIMEOUT_S = 35.0
+"""The peers give up looking for an unknown address after 30 seconds."""
+
+_DELIVERY_TIMEOUT_S = 5.0
+_COUNTER_INTERVAL_MS = 200
+_PRINTED_ID_DIGITS = 16  # of a peer id's 64, in every event but the peer's own
+
+_OWN_FAILURE = "Failed to connect to peer"
+
+_OUTCOMES = {"direct": Outcome.DIRECT, "nat_traversed": Outcome.PUNCHED, "relayed": Outcome.RELAYED}
+
+
+class Coordinator(StrEnum):
+    """Who is the only known peer."""
+
+    OURS = "antquic-server"
+    ANT_QUIC = "ant-quic"
+
+
+def default_program() -> Path:
+    """
+    Return the path of ``ant-quic``: where ``scripts/build-peers.sh`` puts it, else wherever PATH has it.
+
+    Raises:
+        LabUnavailableError: It is in neither place.
+    """
+    cache = Path(os.environ.get("ANTQUIC_CACHE") or Path.home() / ".cache" / "antquic-server")
+    built = cache / "peers" / f"ant-quic-{ANT_QUIC_VERSION}" / "bin" / "ant-quic"
+    if os.access(built, os.X_OK):
+        return built
+    found = shutil.which("ant-quic")
+    if found is None:
+        raise LabUnavailableError("no ant-quic to test with: run scripts/build-peers.sh, or name one with --program")
+    return Path(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RustTrial:
+    """
+    Runs a cell with two ``ant-quic`` programs; call it as a ``matrix.Trial``.
+
+    ``node_arguments`` go to our node in addition to its own; ``log_directory`` keeps the logs of every process.
+    """
+
+    program: Path
+    coordinator: Coordinator = Coordinator.OURS
+    node_arguments: Sequence[str] = ()
+    log_directory: Path | None = None
+
+    def __call__(self, lab: Lab, cell: Cell) -> TrialResult:
+        """Run one meeting."""
+        with ExitStack() as stack:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="antquic-natlab-")))
+            stack.callback(self._keep_logs, directory, cell)
+            addresses = stack.enter_context(self._node(lab, directory))
+            target = stack.enter_context(self._peer(lab, cell.target, addresses, directory, ()))
+            target_id = _own_id(target)
+            _wait_registered(target)
+            arguments = ("--connect-peer-id", target_id)
+            started_s = time.monotonic()
+            initiator = stack.enter_context(self._peer(lab, cell.initiator, addresses, directory, arguments))
+            result = _observe(initiator, target, (_own_id(initiator), target_id), lab.addresses.node, started_s)
+            return result if result.is_direct_path else _with_evidence(result, lab, cell)
+
+    @property
+    def _node_log_level(self) -> str:
+        return "info" if self.log_directory is None else "debug"
+
+    @contextmanager
+    def _node(self, lab: Lab, directory: Path) -> Iterator[list[str]]:
+        """Run the coordinator; yields the addresses the peers are told."""
+        listen = [f"{host}:{_NODE_PORT}" for host in lab.addresses.node]
+        if self.coordinator is Coordinator.ANT_QUIC:
+            with self._peer(lab, "node", (), directory, ("--listen", f"0.0.0.0:{_NODE_PORT}")) as node:
+                _own_id(node)
+                yield listen[:1]
+            return
+        command = [sys.executable, "-m", "antquic_server", "serve", "--workers", "2", "--admin", "127.0.0.1:0"]
+        command += ["--identity", str(directory / "node.pem"), "--log-level", self._node_log_level]
+        command += [word for address in listen for word in ("--listen", address)]
+        node = JsonProcess(
+            lab,
+            "node",
+            [*command, *self.node_arguments],
+            environment=_node_environment(),
+            directory=directory,
+            log=directory / "node.log",
+        )
+        try:
+            node.wait_for(
+                lambda message: message.get("event") == "ready" and "listen" in message,
+                what="ready line",
+                timeout_s=_NODE_BOOT_TIMEOUT_S,
+            )
+            yield listen[:1]
+        finally:
+            node.stop(signal.SIGTERM)
+
+    @contextmanager
+    def _peer(
+        self, lab: Lab, role: str, known_peers: Sequence[str], directory: Path, arguments: Sequence[str]
+    ) -> Iterator[JsonProcess]:
+        """Run a peer with a home of its own, whose cache of peers would else carry over to the next one."""
+        home = directory / f"peer-{role}"
+        home.mkdir()
+        command = [str(self.program), "--no-mdns", "--no-port-mapping", "--no-default-bootstrap", "--json"]
+        if self.log_directory is not None:
+            command.append("--verbose")
+        if "--listen" not in arguments:
+            command += ["--listen", "0.0.0.0:0"]
+        if known_peers:
+            command += ["--known-peers", ",".join(known_peers), "--counter-test"]
+            command += ["--counter-interval", str(_COUNTER_INTERVAL_MS)]
+        peer = JsonProcess(
+            lab,
+            role,
+            [*command, *arguments],
+            environment=_peer_environment(home),
+            directory=home,
+            log=directory / f"peer-{role}.log",
+        )
+        try:
+            yield peer
+        finally:
+            # On SIGINT, the one signal they listen to, they take five seconds to say goodbye in a lab that is over.
+            peer.stop(signal.SIGKILL)
+
+    def _keep_logs(self, directory: Path, cell: Cell) -> None:
+        if self.log_directory is not None:
+            kept = self.log_directory / f"{cell.kind_a.name}-{cell.kind_b.name}-{cell.initiator}"
+            kept.mkdir(parents=True, exist_ok=True)
+            for log in directory.glob("*.log"):
+                shutil.copy(log, kept)
+
+
+def outcome_of(connected: Message, node_addresses: Sequence[str]) -> Outcome:
+    """
+    Tell from a ``peer_connected`` event how a peer got through.
+
+    A connection whose other end is the node's address is relayed, whatever it is called.
+    """
+    if host_of(str(connected.get("addr", ""))) in node_addresses:
+        return Outcome.RELAYED
+    return _OUTCOMES.get(str(connected.get("connection_type")), Outcome.FAILED)
+
+
+def host_of(address: str) -> str:
+    """Return the host of an address in the peers' form; an IPv4-mapped one becomes IPv4, a malformed one empty."""
+    try:
+        host = ip_address(address.removeprefix("udp://").rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return ""
+    mapped = host.ipv4_mapped if isinstance(host, IPv6Address) else None
+    return str(mapped or host)
+
+
+def _observe(
+    initiator: JsonProcess,
+    target: JsonProcess,
+    ids: tuple[str, str],
+    node_addresses: Sequence[str],
+    started_s: float,
+) -> TrialResult:
+    """Wait for both peers to name each other and for the counters; ``ids`` are the initiator's and the target's."""
+    initiator_id, target_id = ids
+    seconds = 0.0
+    try:
+        _wait(initiator, "peer_connected", target_id, _MEETING_TIMEOUT_S)
+        seconds = time.monotonic() - started_s
+        _wait(target, "peer_connected", initiator_id, _DELIVERY_TIMEOUT_S)
+        _wait(initiator, "counter_received", target_id, _DELIVERY_TIMEOUT_S)
+        _wait(target, "counter_received", initiator_id, _DELIVERY_TIMEOUT_S)
+        reason = ""
+    except LabError as error:
+        # What the peer itself gives as the reason says more than what did not come.
+        reason = _own_reason(initiator) or str(error)
+        seconds = seconds or time.monotonic() - started_s
+    received = len(_events(initiator, "counter_received", target_id))
+    received += len(_events(target, "counter_received", initiator_id))
+    # Only now: a peer names its connections one after another, and bytes may come before the last name.
+    outcome = _outcome(initiator, target_id, node_addresses)
+    return TrialResult(outcome=outcome, reason=reason, seconds=seconds, delivered_bytes=received * COUNTER_BYTES)
+
+
+def _outcome(peer: JsonProcess, other_id: str, node_addresses: Sequence[str]) -> Outcome:
+    """
+    Tell how the initiator got through.
+
+    For one meeting it names up to two connections, its own and the one the target made, which it calls direct.
+    """
+    named = {outcome_of(message, node_addresses) for message in _events(peer, "peer_connected", other_id)}
+    for outcome in (Outcome.PUNCHED, Outcome.DIRECT, Outcome.RELAYED):
+        if outcome in named:
+            return outcome
+    return Outcome.FAILED
+
+
+def _own_reason(peer: JsonProcess) -> str:
+    return peer.last_line(_OWN_FAILURE).partition(_OWN_FAILURE)[2].partition(": ")[2].strip()
+
+
+def _events(peer: JsonProcess, event: str, other_id: str) -> list[Message]:
+    return peer.find(lambda message: _is_about(message, event, other_id))
+
+
+def _wait(peer: JsonProcess, event: str, other_id: str, timeout_s: float) -> None:
+    peer.wait_for(lambda message: _is_about(message, event, other_id), what=event, timeout_s=timeout_s)
+
+
+def _is_about(message: Message, event: str, other_id: str) -> bool:
+    subject = message.get("peer_id", message.get("peer"))
+    return message.get("event") == event and subject == other_id[:_PRINTED_ID_DIGITS]
+
+
+def _with_evidence(result: TrialResult, lab: Lab, cell: Cell) -> TrialResult:
+    """Add to the reason which side never sent anything to the other: no NAT is to blame for that."""
+    routers = {"a": "A", "b": "B"}
+    silent = [
+        f"{peer} ({role}) sent nothing to the other side"
+        for role, peer, other in (("initiator", cell.initiator, cell.target), ("target", cell.target, cell.initiator))
+        if lab.addresses.routers[routers[other]] not in lab.contacts(routers[peer])
+    ]
+    return replace(result, reason="; ".join([result.reason, *silent]))
+
+
+def _own_id(peer: JsonProcess) -> str:
+    message = peer.wait_for(_is_event("local_identity"), what="local_identity", timeout_s=_PEER_BOOT_TIMEOUT_S)
+    return str(message["peer_id"])
+
+
+def _wait_registered(peer: JsonProcess) -> None:
+    """Wait until the peer is connected to the node and knows its outside address: from then on it can be asked for."""
+    for event in ("peer_connected", "external_address_discovered"):
+        peer.wait_for(_is_event(event), what=event, timeout_s=_PEER_BOOT_TIMEOUT_S)
+
+
+def _is_event(event: str) -> Callable[[Message], bool]:
+    return lambda message: message.get("event") == event
+
+
+def _peer_environment(home: Path) -> dict[str, str]:
+    return {
+        "PATH": os.environ.get("PATH", ""),
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "XDG_CACHE_HOME": str(home),
+        "NO_COLOR": "1",
+    }
+
+
+def _node_environment() -> Mapping[str, str]:
+    # The package may run from a source tree that is not installed.
+    root = str(Path(__file__).resolve().parents[2])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}

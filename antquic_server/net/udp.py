@@ -1,0 +1,317 @@
+"""
+A UDP socket that is read in bursts and written in trains.
+
+Where the kernel can (``trains``), one read returns and one write sends several datagrams; where it cannot,
+every train has length one and nothing else changes.
+
+A train is one *flow*, not one QUIC connection: a client may hold two connections on one socket. Whoever reads
+trains has to look at every datagram in them, so ``receive_datagrams`` hands them out one by one;
+``receive_train`` is for callers that forward whole trains and check them otherwise.
+
+Errors: a shared socket hears about the misfortunes of every peer (ICMP port unreachable, a firewall, a
+missing route). None of them says anything about the socket itself, so each costs at most the datagram it
+belongs to and is reported as a number, never raised. An exception per packet would also be the most expensive
+thing on this path.
+"""
+
+import errno
+import socket
+import sys
+from collections.abc import Sequence
+from itertools import repeat
+from typing import Final, NamedTuple
+
+from antquic_server.net.packet_info import reply_control, reply_control_message, request_packet_info
+from antquic_server.net.trains import (
+    SOL_UDP,
+    UDP_GRO,
+    UDP_SEGMENT,
+    end_of_train,
+    has_gso,
+    split_train,
+    switch_gro,
+)
+
+__all__ = ["PathAddress", "SendResult", "UdpSocket"]
+
+RECEIVE_BUFFER_BYTES: Final = 1 << 16
+"""No UDP datagram and no GRO train is longer: both are one IP packet to the kernel."""
+
+PATH_CACHE_ENTRIES: Final = 16_384
+"""About 6 MB when full. Emptied when full: a flood of spoofed sources then costs a rebuild, not memory."""
+
+_ERRORS_PER_READ: Final = 64
+"""Pending socket errors skipped in one read; more than that and the next wake-up goes on."""
+
+# An ICMP error that arrived earlier is reported by whatever system call comes next, possibly the sending of a
+# datagram to somebody else. Reporting it clears it, so one more try tells whether the error was about this
+# datagram.
+_POSSIBLY_PENDING: Final = frozenset(
+    (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENOPROTOOPT)
+)
+
+_PERHAPS_ONLY_AS_TRAIN: Final = frozenset((errno.EINVAL, errno.EIO, errno.EMSGSIZE))
+"""Refusals of a train after which its datagrams may pass singly; any other meets each of them alike."""
+
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(20) + socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
+_BAD_FLAGS: Final = getattr(socket, "MSG_TRUNC", 0) | getattr(socket, "MSG_CTRUNC", 0)
+
+_Ancillary = list[tuple[int, int, bytes]]
+
+
+class PathAddress(NamedTuple):
+    """
+    The network path of a datagram: who sent it, to which of our addresses, on which socket.
+
+    ``host`` is the numeric address without a scope; ``flowinfo`` and ``scope_id`` are those of
+    ``sockaddr_in6`` and 0 for IPv4. ``local`` is the control data that makes a reply leave from the address
+    the peer wrote to, empty when the socket is bound to one address (``packet_info.local_host`` reads it).
+    ``socket_index`` is the number its ``UdpSocket`` was given.
+    """
+
+    host: str
+    port: int
+    flowinfo: int
+    scope_id: int
+    local: bytes
+    socket_index: int
+
+
+class SendResult(NamedTuple):
+    """
+    What became of the datagrams given to ``UdpSocket.send``.
+
+    The first ``sent + dropped`` of them are dealt with. If that is fewer than were given, the socket would
+    block and the rest (``datagrams[result.handled:]``) is the caller's to queue. ``errno`` belongs to the
+    last dropped datagram, 0 if none was.
+    """
+
+    sent: int
+    dropped: int
+    errno: int
+
+    @property
+    def handled(self) -> int:
+        """Number of leading datagrams that need no further attention."""
+        return self.sent + self.dropped
+
+
+_SENT_ONE: Final = SendResult(1, 0, 0)
+_BLOCKED: Final = SendResult(0, 0, 0)
+
+
+class UdpSocket:
+    """
+    One bound, non-blocking UDP socket with receive and send offloads where the kernel has them.
+
+    ``sock`` stays the caller's and is not closed here. ``wildcard`` says that it is bound to 0.0.0.0 or ::.
+    The local address of each datagram is then learnt by IP_PKTINFO or IPV6_PKTINFO and replies leave from it:
+    a machine with several addresses would else answer from whichever one routing prefers, and the peer would
+    not know the sender. ``socket_index`` is written into each ``PathAddress``, so that the owner of several
+    sockets finds this one. ``offloads=False`` leaves GRO and GSO off.
+
+    The fields count since construction: ``receive_calls`` and ``send_calls`` are system calls that moved
+    data, ``truncated`` datagrams or trains dropped because they did not fit (they always should),
+    ``receive_errors`` pending errors reported by a read, ``gso_refused`` trains the kernel would not cut,
+    each then sent singly.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_buffers",
+        "_gro",
+        "_gso",
+        "_ipv6",
+        "_paths",
+        "_recvmsg_into",
+        "_sendmsg",
+        "gso_refused",
+        "receive_calls",
+        "receive_errors",
+        "send_calls",
+        "sock",
+        "socket_index",
+        "truncated",
+        "wildcard",
+    )
+
+    def __init__(self, sock: socket.socket, *, wildcard: bool, socket_index: int = 0, offloads: bool = True) -> None:
+        self.sock = sock
+        self.wildcard = wildcard
+        self.socket_index = socket_index
+        self.receive_calls = 0
+        self.receive_errors = 0
+        self.send_calls = 0
+        self.truncated = 0
+        self.gso_refused = 0
+        self._ipv6 = sock.family == socket.AF_INET6
+        self._buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
+        self._buffers = [self._buffer]
+        self._paths: dict[object, PathAddress] = {}
+        self._recvmsg_into = sock.recvmsg_into
+        self._sendmsg = sock.sendmsg
+        self._gro = switch_gro(sock, on=offloads)
+        self._gso = offloads and has_gso(sock)
+        if wildcard:
+            request_packet_info(sock)
+
+    @property
+    def offloads(self) -> list[str]:
+        """Names of the offloads in use: ``gro``, ``gso``. A refused GSO leaves the list."""
+        return [name for name, on in (("gro", self._gro), ("gso", self._gso)) if on]
+
+    def fileno(self) -> int:
+        """File descriptor, for ``loop.add_reader``."""
+        return self.sock.fileno()
+
+    def receive_datagrams(self, limit: int = 64) -> list[tuple[bytes, PathAddress]]:
+        """
+        Read until the socket is empty or ``limit`` datagrams are there.
+
+        A train is never cut, so the last one may exceed the limit. An empty list means that nothing is
+        waiting. At the limit there may be more: a level-triggered event loop calls again after everything
+        else had its turn.
+        """
+        received: list[tuple[bytes, PathAddress]] = []
+        receive_train = self.receive_train
+        while len(received) < limit:
+            train = receive_train()
+            if train is None:
+                break
+            view, segment_size, path = train
+            if segment_size >= len(view):
+                received.append((bytes(view), path))
+            else:
+                received += zip(split_train(bytes(view), segment_size), repeat(path))
+        return received
+
+    def receive_train(self) -> tuple[memoryview, int, PathAddress] | None:
+        """
+        Read one train: its bytes, the size of its datagrams in bytes, its path; None when nothing is waiting.
+
+        The bytes are a view of the receive buffer and are overwritten by the next read. The size equals the
+        length of the view for a single datagram; in a train only the last datagram may be shorter.
+        """
+        # Into a buffer of our own: fresh memory for the longest possible train at each read is a little
+        # faster for single datagrams and twice as slow for long trains, where the allocator keeps returning
+        # it to the kernel.
+        for _ in range(_ERRORS_PER_READ):
+            try:
+                size, ancillary, flags, address = self._recvmsg_into(self._buffers, _ANCILLARY_BYTES)
+            except BlockingIOError:
+                return None
+            except OSError:
+                self.receive_errors += 1
+                continue
+            self.receive_calls += 1
+            if flags & _BAD_FLAGS:
+                # Without all data and the control message with the size, boundaries would be guesswork.
+                self.truncated += 1
+                continue
+            segment_size = size
+            local = b""
+            for level, kind, value in ancillary:
+                if level != SOL_UDP:
+                    local = value  # packet info: the one other message asked for
+                elif kind == UDP_GRO:
+                    segment_size = int.from_bytes(value, sys.byteorder) or size
+            key = (address, local)
+            path = self._paths.get(key) or self._remember_path(key, address, local)
+            return self._buffer[:size], segment_size, path
+        return None
+
+    def send(self, path: PathAddress, datagrams: Sequence[bytes]) -> SendResult:
+        """
+        Send datagrams to the remote end of ``path``, in order, in as few system calls as the offloads allow.
+
+        Runs of equal size, of which the last may be shorter, go out as one train. Never raises for what the
+        network or the kernel says about a datagram: see ``SendResult`` and the module text.
+        """
+        address = path[:4] if self._ipv6 else path[:2]
+        count = len(datagrams)
+        if count == 1:
+            return self._send_one(address, path.local, datagrams[0])
+        sent = dropped = last_errno = start = 0
+        while start < count:
+            end = end_of_train(datagrams, start) if self._gso else start + 1
+            if end - start == 1:
+                result = self._send_one(address, path.local, datagrams[start])
+            else:
+                result = self._send_train(address, path.local, datagrams[start:end])
+            sent += result.sent
+            dropped += result.dropped
+            last_errno = result.errno or last_errno
+            if result.handled < end - start:
+                break
+            start = end
+        return SendResult(sent, dropped, last_errno)
+
+    def _send_one(self, address: tuple[object, ...], local: bytes, datagram: bytes) -> SendResult:
+        code = self._transmit((datagram,), [reply_control_message(local)] if local else [], address)
+        if not code:
+            return _SENT_ONE
+        return _BLOCKED if code == errno.EAGAIN else SendResult(0, 1, code)
+
+    def _send_train(self, address: tuple[object, ...], local: bytes, datagrams: Sequence[bytes]) -> SendResult:
+        ancillary = [(SOL_UDP, UDP_SEGMENT, len(datagrams[0]).to_bytes(2, sys.byteorder))]
+        if local:
+            ancillary.append(reply_control_message(local))
+        code = self._transmit(datagrams, ancillary, address)
+        if not code:
+            return SendResult(len(datagrams), 0, 0)
+        if code in _PERHAPS_ONLY_AS_TRAIN:
+            return self._send_singly(address, local, datagrams, code)
+        return _BLOCKED if code == errno.EAGAIN else SendResult(0, len(datagrams), code)
+
+    def _transmit(self, buffers: Sequence[bytes], ancillary: _Ancillary, address: tuple[object, ...]) -> int:
+        """``sendmsg``, once more if the first only reported an older error; returns errno, 0 for success."""
+        try:
+            self._sendmsg(buffers, ancillary, 0, address)
+        except OSError as error:
+            if error.errno not in _POSSIBLY_PENDING:
+                return error.errno or errno.EIO
+            try:
+                self._sendmsg(buffers, ancillary, 0, address)
+            except OSError as second_error:
+                return second_error.errno or errno.EIO
+        self.send_calls += 1
+        return 0
+
+    def _send_singly(
+        self, address: tuple[object, ...], local: bytes, datagrams: Sequence[bytes], refusal: int
+    ) -> SendResult:
+        """
+        Send one by one what was refused as a train, and find out whether segmentation is at fault.
+
+        EIO is the kernel's word for a device or route that cannot segment. EINVAL may mean the same, but also
+        a destination it would refuse in any form, such as port 0, which a peer can forge: only when the same
+        datagrams pass singly is segmentation given up, else one forged datagram would slow down everybody.
+        """
+        self.gso_refused += 1
+        sent = dropped = last_errno = 0
+        for datagram in datagrams:
+            result = self._send_one(address, local, datagram)
+            if not result.handled:
+                break
+            sent += result.sent
+            dropped += result.dropped
+            last_errno = result.errno or last_errno
+        if refusal == errno.EIO or (refusal == errno.EINVAL and sent and not dropped):
+            self._gso = False
+        return SendResult(sent, dropped, last_errno)
+
+    def _remember_path(self, key: object, address: tuple[object, ...], packet_info: bytes) -> PathAddress:
+        """Make the one ``PathAddress`` of a sender; equal ones may exist after the cache was emptied."""
+        flowinfo, scope_id = address[2:4] if self._ipv6 else (0, 0)
+        path = PathAddress(
+            str(address[0]),
+            int(str(address[1])),
+            int(str(flowinfo)),
+            int(str(scope_id)),
+            reply_control(packet_info),
+            self.socket_index,
+        )
+        if len(self._paths) >= PATH_CACHE_ENTRIES:
+            self._paths.clear()
+        self._paths[key] = path
+        return path

@@ -1,0 +1,132 @@
+"""
+What a peer learns about its own NAT, and which ports it tries at somebody else's.
+
+Two nodes, or two ports of one, each tell a peer the address they see it at (RFC 5780, section 4.3 asks the same of two
+addresses of a STUN server). Equal addresses mean that the NAT keeps one mapping for all destinations; different ones
+that it makes another for each, which is called symmetric, and the difference of the ports is how it gives them out.
+
+**Prediction.** A coordinator tells a peer where it sees the other, so for a symmetric NAT the port of the mapping
+*towards the coordinator*, ``p``. Towards us that NAT makes a new mapping, and one that counts upwards takes ``p + 1``
+for it, which is the source of the packets it sends us. Two cases meet in :func:`dial_plan`:
+
+* Ours keeps one mapping: any of our packets to ``p + 1`` opens our filter for it, and the order is of no matter.
+* Ours is symmetric and counts as well, from ``q``. Both have sent to the exact address first, which took ``p + 1`` and
+  ``q + 1``. From there the packet to ``p + 2`` leaves from ``q + 2`` and meets the other's from ``p + 2`` to
+  ``q + 2``: both filters know each other. Had either sent to ``p + 1`` in between, no pair would ever match; so the
+  plan has the exact address, then ``p + 2``, ``p + 3``, … in that order, and ``p + 1`` only at the end.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from antquic_server.protocol.address import MAX_PORT, SocketAddress
+
+__all__ = ["Mapping", "NatObserver", "dial_plan"]
+
+MAX_OBSERVATIONS = 64
+"""Of different nodes; the oldest is forgotten."""
+MAX_PREDICTABLE_DELTA = 16
+"""Ports further apart than this were not given out one after the other."""
+
+
+class Mapping(StrEnum):
+    """How a NAT maps, as far as observed (RFC 4787, section 4.1)."""
+
+    UNKNOWN = "unknown"
+    """Fewer than two observations."""
+    ENDPOINT_INDEPENDENT = "endpoint_independent"
+    """The same address for everybody, or no NAT at all."""
+    DEPENDENT = "dependent"
+    """Another one for each destination: symmetric."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Observation:
+    observer: SocketAddress
+    own: SocketAddress
+
+
+class NatObserver:
+    """Collects what nodes say about our address, newest last; families are kept apart."""
+
+    def __init__(self) -> None:
+        self._observations: dict[SocketAddress, _Observation] = {}
+
+    def observe(self, observer: SocketAddress, own: SocketAddress) -> bool:
+        """Note that the node at ``observer`` sees us at ``own``; returns whether this is new."""
+        earlier = self._observations.pop(observer, None)
+        self._observations[observer] = _Observation(observer=observer, own=own)
+        if len(self._observations) > MAX_OBSERVATIONS:
+            del self._observations[next(iter(self._observations))]
+        return earlier is None or earlier.own != own
+
+    @property
+    def addresses(self) -> list[SocketAddress]:
+        """Our addresses as others see them, the most recently observed first, each once."""
+        newest_first = reversed(self._observations.values())
+        return list(dict.fromkeys(item.own for item in newest_first))
+
+    def seen_by(self, observer: SocketAddress) -> SocketAddress | None:
+        """Return our address as one node sees it."""
+        item = self._observations.get(observer)
+        return None if item is None else item.own
+
+    def mapping(self, *, ipv4: bool = True) -> Mapping:
+        """Return how the NAT maps; only observations of one family can be compared."""
+        own = [item.own for item in self._observations.values() if item.own.is_ipv4 == ipv4]
+        if len(own) < 2:
+            return Mapping.UNKNOWN
+        return Mapping.ENDPOINT_INDEPENDENT if len(set(own)) == 1 else Mapping.DEPENDENT
+
+    def port_deltas(self, *, ipv4: bool = True) -> list[int]:
+        """Return the differences of the ports, in the order of the observations; a repeated port leaves none."""
+        ports = list(dict.fromkeys(item.own.port for item in self._observations.values() if item.own.is_ipv4 == ipv4))
+        return [later - earlier for earlier, later in itertools.pairwise(ports)]
+
+    def is_predictable(self, *, ipv4: bool = True) -> bool:
+        """Whether the NAT is symmetric and gives ports out in small steps upwards."""
+        deltas = self.port_deltas(ipv4=ipv4)
+        return bool(deltas) and all(0 < delta <= MAX_PREDICTABLE_DELTA for delta in deltas)
+
+    def candidates(self, coordinator: SocketAddress, maximum: int, *, predict: bool) -> list[SocketAddress]:
+        """
+        Return what to tell a coordinator about ourselves, best first.
+
+        That is the address it sees us at, or else the newest one, and for a predictable NAT the ports it is likely to
+        give out next. Not what others see: an ant-quic peer dials one after the other, 30 s each.
+        """
+        found = [own] if (own := self.seen_by(coordinator)) is not None else self.addresses[:1]
+        if predict and found and self.is_predictable(ipv4=found[0].is_ipv4):
+            newest = next(item for item in self.addresses if item.is_ipv4 == found[0].is_ipv4)
+            step = self.port_deltas(ipv4=newest.is_ipv4)[-1]
+            found += _at_offsets(newest, [step * count for count in range(1, maximum + 1)])
+        return list(dict.fromkeys(found))[:maximum]
+
+
+def dial_plan(
+    addresses: Sequence[SocketAddress], *, round_number: int, max_candidates: int, predict: bool
+) -> list[SocketAddress]:
+    """
+    Return which addresses to dial in one round (from 1), in this order, at most ``max_candidates``.
+
+    The first round has the given addresses alone: dialling more would make our own NAT, if it counts, give out ports
+    that the other side cannot know of. Every further round tries the next window of ports above the first address; the
+    module text says why in this order.
+    """
+    exact = list(dict.fromkeys(addresses))[:max_candidates]
+    width = max_candidates - len(exact)
+    if round_number < 2 or not predict or not exact or width < 1:
+        return exact
+    if round_number == 2:
+        offsets = [*range(2, width + 1), 1]
+    else:
+        first = width + 1 + (round_number - 3) * width
+        offsets = list(range(first, first + width))
+    return list(dict.fromkeys([*exact, *_at_offsets(exact[0], offsets)]))
+
+
+def _at_offsets(address: SocketAddress, offsets: Iterable[int]) -> list[SocketAddress]:
+    ports = (address.port + offset for offset in offsets)
+    return [SocketAddress(host=address.host, port=port) for port in ports if 0 < port <= MAX_PORT]

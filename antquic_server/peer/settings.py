@@ -1,0 +1,84 @@
+"""What a peer is told: where it listens, whom it knows, and how hard it tries."""
+
+from dataclasses import dataclass, fields
+
+from antquic_server.errors import AddressDecodeError, ConfigurationError
+from antquic_server.protocol.address import SocketAddress
+
+__all__ = ["PeerSettings"]
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "max_candidates": (1, 256),
+    "discovery_timeout_s": (0.1, 300),
+    "hole_punch_retries": (0, 20),
+    "keep_alive_s": (0, 3600),
+    "idle_timeout_s": (0.1, 3600),
+    "dial_timeout_s": (0.1, 300),
+    "max_connections": (1, 65536),
+    "max_message_bytes": (1, 1 << 30),
+    "max_queued_messages": (1, 1 << 20),
+    "max_queued_datagrams": (1, 1 << 20),
+    "max_queued_streams": (1, 1 << 16),
+}
+"""Smallest and largest value of each setting that is a number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerSettings:
+    """
+    Settings of one :class:`~antquic_server.peer.endpoint.Endpoint`; the defaults are those of an ant-quic peer.
+
+    Raises ``ConfigurationError`` for a value outside its limits.
+    """
+
+    listen: tuple[str, ...] = ("0.0.0.0:0",)
+    """Addresses to bind, ``a.b.c.d:port`` or ``[v6]:port``; port 0 takes a free one. One per family is enough."""
+    identity_seed: bytes | None = None
+    """The 32-byte seed of the peer's key; None makes a key that lives as long as the endpoint."""
+    known_peers: tuple[str, ...] = ()
+    """Nodes to connect to at the start, in this order; the one connected last is asked for help first."""
+    max_candidates: int = 10
+    """Addresses dialled in one round of hole punching, and addresses of our own given to a coordinator."""
+    discovery_timeout_s: float = 10.0
+    """How long ``connect_peer`` tries before it fails with a reason."""
+    hole_punch_retries: int = 3
+    """Rounds after the first, as far as they fit into ``discovery_timeout_s``."""
+    enable_symmetric_nat: bool = True
+    """From the second round on, also dial the ports that a sequential symmetric NAT would have given out next."""
+    accept_introductions: bool = True
+    """Dial peers that a node introduces to us unasked; without it nobody can punch a hole to us."""
+    keep_alive_s: float = 15.0
+    """Silence after which a PING keeps the NAT mapping; 0 sends none."""
+    idle_timeout_s: float = 30.0
+    """Silence of the other side after which a connection is given up."""
+    dial_timeout_s: float = 5.0
+    """How long ``connect`` waits for a handshake."""
+    max_connections: int = 256
+    """Connections at a time; further ones are not accepted."""
+    max_message_bytes: int = 4 << 20
+    """Longest message sent or received, as in ant-quic."""
+    max_queued_messages: int = 1024
+    """Messages of one peer that wait for ``recv_message``; further ones are dropped and counted."""
+    max_queued_datagrams: int = 1024
+    """Datagrams of one peer that wait for ``recv_datagram``; further ones are dropped and counted."""
+    max_queued_streams: int = 128
+    """Streams of one peer that wait for ``accept_stream``; further ones are reset and counted."""
+    pqc_provider: str = "auto"
+    """Post-quantum provider: auto, liboqs or cryptography."""
+    pqc_pool_size: int = 10
+    """Contexts kept ready."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            limits = _RANGES.get(item.name)
+            value = getattr(self, item.name)
+            if limits is not None and not limits[0] <= value <= limits[1]:
+                raise ConfigurationError("peer settings", item.name, value, f"{limits[0]} to {limits[1]}")
+        if not self.listen:
+            raise ConfigurationError("peer settings", "listen", self.listen, "at least one address")
+        for name in ("listen", "known_peers"):
+            for text in getattr(self, name):
+                try:
+                    SocketAddress.parse(text)
+                except AddressDecodeError as exc:
+                    raise ConfigurationError("peer settings", name, text, "addresses like 192.0.2.1:443") from exc

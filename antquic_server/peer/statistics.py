@@ -1,0 +1,61 @@
+"""What an endpoint counts."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+
+__all__ = ["PeerStatistics", "Tallies"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Tallies:
+    """Running totals since the endpoint was made."""
+
+    successful_connections: int = 0
+    failed_connections: int = 0
+    direct_connections: int = 0
+    punched_connections: int = 0
+    successful_hole_punches: int = 0
+    failed_hole_punches: int = 0
+    coordination_requests: int = 0
+    introductions_received: int = 0
+    superseded_connections: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    datagrams_sent: int = 0
+    datagrams_received: int = 0
+    coordination_rejections: Counter[str] = field(default_factory=Counter)
+    drops: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerStatistics:
+    """
+    A snapshot; the names are ant-quic's where it has the figure (``EndpointStats``).
+
+    ``bytes_*`` and ``datagrams_*`` are UDP payloads. ``*_hole_punches`` count attempts through a node
+    in both roles. ``coordination_rejections`` and ``drops`` are by reason.
+    """
+
+    active_connections: int
+    connected_nodes: int
+    successful_connections: int
+    failed_connections: int
+    direct_connections: int
+    punched_connections: int
+    successful_hole_punches: int
+    failed_hole_punches: int
+    coordination_requests: int
+    introductions_received: int
+    superseded_connections: int
+    bytes_sent: int
+    bytes_received: int
+    datagrams_sent: int
+    datagrams_received: int
+    external_addresses: tuple[str, ...]
+    nat_mapping: str
+    coordination_rejections: dict[str, int]
+    drops: dict[str, int]
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values, fit for JSON."""
+        return asdict(self) | {"external_addresses": list(self.external_addresses)}

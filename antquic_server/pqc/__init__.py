@@ -1,0 +1,1 @@
+"""Post-quantum primitives behind one interface, with a pool of reusable contexts."""

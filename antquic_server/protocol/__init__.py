@@ -1,0 +1,1 @@
+"""Protocol engine: no IO, no clock and no randomness of its own."""

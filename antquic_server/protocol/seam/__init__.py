@@ -1,0 +1,1 @@
+"""The only package that may name aioquic's private attributes."""

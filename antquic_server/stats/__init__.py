@@ -1,0 +1,1 @@
+"""Counters of a worker, their sum over workers, their Prometheus form."""

@@ -1,0 +1,1 @@
+"""The parent process: owns the sockets, keeps one worker per slot alive."""

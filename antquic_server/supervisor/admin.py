@@ -1,0 +1,202 @@
+"""
+The admin endpoint: health, status and metrics over HTTP/1.1.
+
+It only answers questions, so it has no authentication; by default only this machine can ask.
+
+=====================  ==========================================================================
+``GET /healthz``       200 while every slot is served, else 503 and one line that says why
+``GET /status``        what the node is doing, JSON (``status``)
+``GET /metrics``       Prometheus text
+``GET /peers/<hex>``   the connections of one peer id (64 hex digits), 404 if it has none
+=====================  ==========================================================================
+
+The endpoint shares the supervisor's event loop, so a client may cost little: requests are short, have no
+body, come from a bounded number of connections and each within a time.
+"""
+
+import asyncio
+import json
+import re
+import socket
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import h11
+
+from antquic_server import __version__
+from antquic_server.logs import get_logger
+from antquic_server.stats import prometheus
+
+MAX_CONNECTIONS: Final = 32
+MAX_REQUEST_BYTES: Final = 8192
+REQUEST_TIMEOUT_S: Final = 10.0
+"""For a request to arrive whole, from the answer to the one before, and for each answer to be taken."""
+
+JSON_TYPE: Final = "application/json"
+TEXT_TYPE: Final = "text/plain; charset=utf-8"
+
+_PEER_PATH: Final = re.compile(r"/peers/([0-9a-fA-F]{64})")
+_READ_BYTES: Final = 4096
+
+log = get_logger(__name__)
+
+
+class AdminView(Protocol):
+    """What the endpoint can be asked; ``status.NodeStatus``."""
+
+    def unhealthy(self) -> str | None:
+        """None while every slot is served, else what is wrong."""
+
+    def document(self) -> dict[str, object]:
+        """The document of ``/status``."""
+
+    def metrics(self) -> bytes:
+        """The Prometheus page."""
+
+    def peer(self, peer_id: bytes) -> list[dict[str, object]]:
+        """The connections of a peer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminResponse:
+    """Status code, content type and body of an answer."""
+
+    status: int
+    content_type: str = TEXT_TYPE
+    body: bytes = b""
+
+
+def respond(view: AdminView, method: str, target: str) -> AdminResponse:
+    """Answer one request; never raises for what a client asks."""
+    if method not in ("GET", "HEAD"):
+        return _text(405, "only GET and HEAD")
+    path = target.partition("?")[0]
+    if path == "/healthz":
+        problem = view.unhealthy()
+        return _text(200, "ok") if problem is None else _text(503, problem)
+    if path == "/status":
+        return _json(200, view.document())
+    if path == "/metrics":
+        return AdminResponse(status=200, content_type=prometheus.CONTENT_TYPE, body=view.metrics())
+    if path.startswith("/peers/"):
+        return _peer(view, path)
+    return _text(404, "no such page; there are /healthz, /status, /metrics and /peers/<peer id>")
+
+
+def _peer(view: AdminView, path: str) -> AdminResponse:
+    match = _PEER_PATH.fullmatch(path)
+    if match is None:
+        return _text(400, "a peer id has 64 hexadecimal digits")
+    connections = view.peer(bytes.fromhex(match[1]))
+    return _json(200 if connections else 404, {"peer_id": match[1].lower(), "connections": connections})
+
+
+def _text(status: int, line: str) -> AdminResponse:
+    return AdminResponse(status=status, body=f"{line}\n".encode())
+
+
+def _json(status: int, document: object) -> AdminResponse:
+    return AdminResponse(status=status, content_type=JSON_TYPE, body=json.dumps(document).encode() + b"\n")
+
+
+class AdminServer:
+    """Serves ``view`` on a listening socket, which stays the caller's to close."""
+
+    def __init__(self, view: AdminView) -> None:
+        self.refused = 0
+        self._view = view
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self, sock: socket.socket) -> None:
+        """Begin to answer."""
+        # The server closes the socket it was given; the descriptor of the endpoint lives on.
+        self._server = await asyncio.start_server(self._accepted, sock=sock.dup(), limit=MAX_REQUEST_BYTES)
+
+    async def stop(self) -> None:
+        """Stop answering and end all connections."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None or len(self._tasks) >= MAX_CONNECTIONS:
+            self.refused += 1
+            writer.close()
+            return
+        self._tasks.add(task)
+        try:
+            await _Conversation(self._view, reader, writer).run()
+        except (TimeoutError, OSError) as error:
+            # A client that is slow or gone is no event of the node.
+            log.debug("admin client lost", error=type(error).__name__)
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+
+class _Conversation:
+    """One client connection: requests and answers by turns."""
+
+    def __init__(self, view: AdminView, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._view = view
+        self._reader = reader
+        self._writer = writer
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_BYTES)
+
+    async def run(self) -> None:
+        """Answer until the client closes, keeps silent for too long or cannot be understood."""
+        while True:
+            try:
+                async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                    request = await self._next_request()
+            except h11.RemoteProtocolError as error:
+                await self._send(_text(error.error_status_hint, str(error)), close=True)
+                return
+            if request is None:
+                return
+            answer = respond(self._view, request.method.decode("ascii"), request.target.decode("latin-1"))
+            await self._send(answer, close=False, head=request.method == b"HEAD")
+            if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+                return
+            self._http.start_next_cycle()
+
+    async def _next_request(self) -> h11.Request | None:
+        """Read one request to its end; None when the client has closed."""
+        request: h11.Request | None = None
+        while True:
+            event = self._http.next_event()
+            if event is h11.NEED_DATA:
+                self._http.receive_data(await self._reader.read(_READ_BYTES))
+            elif isinstance(event, h11.Request):
+                request = event
+            elif isinstance(event, h11.Data):
+                raise h11.RemoteProtocolError("requests have no body here", error_status_hint=413)
+            elif isinstance(event, h11.EndOfMessage):
+                return request
+            else:
+                return None
+
+    async def _send(self, answer: AdminResponse, *, close: bool, head: bool = False) -> None:
+        if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return
+        headers = [
+            ("Content-Type", answer.content_type),
+            ("Content-Length", str(len(answer.body))),
+            ("Cache-Control", "no-store"),
+            ("Server", f"antquic-server/{__version__}"),
+        ]
+        if answer.status == 405:
+            headers.append(("Allow", "GET, HEAD"))
+        if close:
+            headers.append(("Connection", "close"))
+        data = self._http.send(h11.Response(status_code=answer.status, headers=headers)) or b""
+        if not head:
+            data += self._http.send(h11.Data(data=answer.body)) or b""
+        data += self._http.send(h11.EndOfMessage()) or b""
+        self._writer.write(data)
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            await self._writer.drain()

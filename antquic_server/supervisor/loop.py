@@ -1,0 +1,232 @@
+"""
+The supervisor: a node from its start to its end.
+
+Runs in the parent process. Signals and timers only call methods of ``Supervisor``, on the event loop's
+thread; the decisions are those of ``fleet`` and ``policy``.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+import uvloop
+
+from antquic_server.config.model import Settings
+from antquic_server.errors import CannotBootError, ExitCode
+from antquic_server.identity import Identity
+from antquic_server.logs import get_logger
+from antquic_server.supervisor.admin import AdminServer
+from antquic_server.supervisor.boot import (
+    WORKER_COMMAND,
+    AssignmentWriter,
+    Endpoint,
+    open_endpoint,
+    worker_environment,
+)
+from antquic_server.supervisor.cpus import usable_cpus
+from antquic_server.supervisor.fleet import Fleet, FleetPlan
+from antquic_server.supervisor.privileges import drop_privileges
+from antquic_server.supervisor.process import WorkerListener, WorkerProcess
+from antquic_server.supervisor.status import NodeFacts, NodeStatus
+
+DRAIN_SHARE: Final = 0.6
+KILL_SHARE: Final = 0.85
+"""Of the shutdown deadline: what workers get to leave, and when those that have not are killed."""
+
+log = get_logger(__name__)
+
+
+def run_supervisor(
+    settings: Settings,
+    identity: Identity,
+    certificate: tuple[bytes, bytes],
+    *,
+    echo: bool,
+    worker_command: Sequence[str] = WORKER_COMMAND,
+) -> int:
+    """
+    Run a node in this process until SIGTERM or SIGINT; returns the exit code.
+
+    Args:
+        settings: The whole configuration.
+        identity: The node key.
+        certificate: X.509 certificate chain and private key for clients without raw public keys, both PEM.
+        echo: Whether workers send back what peers send.
+        worker_command: Program and arguments of a worker process.
+
+    Raises:
+        CannotBootError: A port is taken, an account does not exist, or the workers cannot start.
+    """
+    cpus = usable_cpus()
+    endpoint = open_endpoint(settings, cpus)
+    try:
+        account = drop_privileges(settings.endpoint.user, settings.endpoint.group)
+        if account is not None:
+            log.info("privileges dropped", user=account.user, uid=account.uid, gid=account.gid)
+        assignments = AssignmentWriter(
+            settings=settings,
+            identity=identity,
+            certificate=certificate,
+            endpoint=endpoint,
+            cpus=cpus,
+            echo=echo,
+        )
+        build = partial(
+            Supervisor,
+            settings=settings,
+            peer_id=identity.peer_id,
+            endpoint=endpoint,
+            assignments=assignments,
+            worker_command=worker_command,
+            environment=worker_environment(account),
+        )
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(build, endpoint))
+    finally:
+        endpoint.close()
+
+
+async def _serve(build: Callable[..., "Supervisor"], endpoint: Endpoint) -> int:
+    """Serve on the running loop; ``build`` lacks the loop only."""
+    loop = asyncio.get_running_loop()
+    supervisor = build(loop=loop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, partial(supervisor.handle_stop_signal, number))
+    admin = AdminServer(supervisor.status)
+    await admin.start(endpoint.admin)
+    try:
+        return await supervisor.run()
+    finally:
+        await admin.stop()
+
+
+class Supervisor:
+    """
+    One node: its fleet of workers, from start to drain.
+
+    ``run`` ends when a stop signal has been obeyed, or raises CannotBootError when the node is hopeless.
+    Either way no worker is left then.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        peer_id: bytes,
+        endpoint: Endpoint,
+        assignments: AssignmentWriter,
+        worker_command: Sequence[str],
+        environment: Mapping[str, str],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._settings = settings
+        self._peer_id = peer_id
+        self._endpoint = endpoint
+        self._loop = loop
+        self._worker_command = worker_command
+        self._environment = environment
+        self._finished: asyncio.Future[None] = loop.create_future()
+        self._exit_code = ExitCode.OK
+        self._hopeless: str | None = None
+        plan = FleetPlan(
+            worker_count=endpoint.worker_count,
+            standby_workers=settings.endpoint.standby_workers,
+            heartbeat_interval_s=settings.endpoint.heartbeat_interval_s,
+            heartbeat_timeout_s=settings.endpoint.heartbeat_timeout_s,
+            max_connections=settings.endpoint.max_connections,
+            start_worker=self._start_worker,
+            assignment=assignments,
+        )
+        self._fleet = Fleet(
+            plan,
+            clock=loop.time,
+            on_ready=self._announce,
+            on_hopeless=self._give_up,
+            on_empty=self._end,
+        )
+        facts = NodeFacts(
+            peer_id=peer_id,
+            pid=os.getpid(),
+            listen=endpoint.listen,
+            steered=all(group.steered for group in endpoint.groups),
+            started_s=loop.time(),
+        )
+        self.status = NodeStatus(facts, self._fleet, clock=loop.time)
+
+    async def run(self) -> int:
+        """Serve until told to stop."""
+        self._fleet.start()
+        self._tick()
+        try:
+            await self._finished
+        finally:
+            # Also when this task is cancelled: a worker must not outlive the sockets' owner.
+            self._fleet.kill()
+        if self._hopeless is not None:
+            raise CannotBootError(self._hopeless)
+        return self._exit_code
+
+    def handle_stop_signal(self, number: signal.Signals) -> None:
+        """Drain at the first signal, kill at the second."""
+        if self._fleet.stopping:
+            log.warning("second stop signal: killing workers", signal=number.name)
+            self._exit_code = ExitCode.FAILURE
+            self._fleet.kill()
+            return
+        deadline_s = self._settings.endpoint.shutdown_deadline_s
+        log.info("draining", signal=number.name, deadline_s=deadline_s)
+        # The timer first: draining an empty fleet ends the node at once.
+        self._loop.call_later(deadline_s * KILL_SHARE, self._lose_patience)
+        self._fleet.drain(deadline_s * DRAIN_SHARE)
+
+    def _start_worker(self, listener: WorkerListener) -> WorkerProcess:
+        return WorkerProcess(
+            command=self._worker_command,
+            environment=self._environment,
+            inherited_fds=self._endpoint.inherited_fds,
+            loop=self._loop,
+            listener=listener,
+        )
+
+    def _tick(self) -> None:
+        if self._finished.done():
+            return
+        self._loop.call_later(self._settings.endpoint.heartbeat_interval_s, self._tick)
+        self._fleet.tick()
+
+    def _announce(self) -> None:
+        """Print the one line on standard output that says the node serves."""
+        facts = {
+            "event": "ready",
+            "listen": self._endpoint.listen,
+            "peer_id": self._peer_id.hex(),
+            "workers": self._endpoint.worker_count,
+            "pqc_provider": self.status.pqc_provider(),
+            "admin": self._endpoint.admin_url,
+        }
+        try:
+            sys.stdout.write(json.dumps(facts) + "\n")
+            sys.stdout.flush()
+        except OSError as error:
+            # Whoever started us no longer reads; that is no reason not to serve.
+            log.warning("cannot write the ready line", error=str(error))
+        log.info("serving", listen=self._endpoint.listen, peer_id=self._peer_id, admin=self._endpoint.admin_url)
+
+    def _lose_patience(self) -> None:
+        if not self._finished.done():
+            left = [worker.pid for worker in self._fleet.workers]
+            log.warning("workers did not leave in time: killing them", worker_pids=left)
+            self._fleet.kill()
+
+    def _give_up(self, reason: str) -> None:
+        self._hopeless = reason
+        self._fleet.kill()
+
+    def _end(self) -> None:
+        if not self._finished.done():
+            self._finished.set_result(None)

@@ -1,0 +1,121 @@
+"""``serve``: from flags to settings, and what the supervisor is started with. Mistakes are tabled in test_cli."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import structlog
+
+import antquic_server.supervisor
+from antquic_server import cli
+from antquic_server.certificates import self_signed_certificate
+from antquic_server.commands import serve
+from antquic_server.config.model import Settings
+
+
+class _FakeSupervisor(ModuleType):
+    """Records what a supervisor would be started with."""
+
+    def __init__(self) -> None:
+        super().__init__("antquic_server.supervisor.loop")
+        self.calls: list[tuple[Any, Any, Any, bool]] = []
+
+    def run_supervisor(self, settings: Any, identity: Any, certificate: Any, *, echo: bool) -> int:
+        self.calls.append((settings, identity, certificate, echo))
+        return 5
+
+
+@pytest.fixture
+def supervisor(monkeypatch: pytest.MonkeyPatch) -> Iterator[_FakeSupervisor]:
+    """A supervisor that returns at once; logging is put back afterwards."""
+    fake = _FakeSupervisor()
+    monkeypatch.delenv("ANTQUIC_CONFIG", raising=False)
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    monkeypatch.setattr(antquic_server.supervisor, "loop", fake, raising=False)
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield fake
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def _settings(*argv: str) -> Settings:
+    parser = argparse.ArgumentParser()
+    serve.add_arguments(parser)
+    return serve.settings_of(parser.parse_args(argv))
+
+
+def test_flags_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each flag stands for its setting; --listen replaces the configured list; --set wins."""
+    monkeypatch.delenv("ANTQUIC_CONFIG", raising=False)
+    settings = _settings(
+        "--listen", "127.0.0.1:1", "--listen", "[::1]:1", "--workers", "3", "--identity", "k.pem", "--admin",
+        "127.0.0.1:2", "--log-level", "debug", "--set", "endpoint.workers=4",
+    )  # fmt: skip
+
+    assert settings.endpoint.listen == ("127.0.0.1:1", "[::1]:1")
+    assert settings.endpoint.workers == 4
+    assert settings.identity.file == "k.pem"
+    assert settings.admin.listen == "127.0.0.1:2"
+    assert settings.log.level == "debug"
+    assert _settings() == Settings()
+
+
+def test_supervisor_gets_settings_key_and_certificate(supervisor: _FakeSupervisor, tmp_path: Path) -> None:
+    """The first start makes the node key; the second finds it; each makes its own certificate."""
+    argv = ["serve", "--identity", str(tmp_path / "node.pem"), "--workers", "2"]
+
+    assert cli.main([*argv, "--echo"]) == 5
+    assert cli.main(argv) == 5
+    (settings, identity, certificate, echo), (_, identity_again, certificate_again, echo_again) = supervisor.calls
+    assert settings.endpoint.workers == 2
+    assert identity.peer_id == identity_again.peer_id
+    assert certificate[0].startswith(b"-----BEGIN CERTIFICATE-----")
+    assert certificate != certificate_again
+    assert (echo, echo_again) == (True, False)
+
+
+def test_configured_certificate_is_used(supervisor: _FakeSupervisor, tmp_path: Path) -> None:
+    """With [tls] set, clients see that certificate."""
+    certificate_pem, key_pem = self_signed_certificate("node.example")
+    (tmp_path / "c.pem").write_bytes(certificate_pem)
+    (tmp_path / "k.pem").write_bytes(key_pem)
+    argv = ["serve", "--identity", str(tmp_path / "node.pem")]
+    argv += ["--set", f"tls.certificate='{tmp_path / 'c.pem'}'", "--set", f"tls.private_key='{tmp_path / 'k.pem'}'"]
+
+    assert cli.main(argv) == 5
+    assert supervisor.calls[0][2] == (certificate_pem, key_pem)
+
+
+def test_missing_certificate_cannot_boot(
+    supervisor: _FakeSupervisor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A certificate that cannot be read ends the start with 3 and one line, before any socket is bound."""
+    argv = ["serve", "--identity", str(tmp_path / "node.pem")]
+    argv += ["--set", f"tls.certificate='{tmp_path / 'c.pem'}'", "--set", f"tls.private_key='{tmp_path / 'k.pem'}'"]
+
+    assert cli.main(argv) == 3
+    printed = capsys.readouterr().err
+    assert "c.pem" in printed
+    assert printed.count("\n") == 1
+    assert supervisor.calls == []
+
+
+def test_readable_key_is_a_warning(
+    supervisor: _FakeSupervisor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A key that others can read works, and is complained about."""
+    path = tmp_path / "node.pem"
+    assert cli.main(["identity", "new", "--file", str(path)]) == 0
+    path.chmod(0o644)
+
+    assert cli.main(["serve", "--identity", str(path)]) == 5
+    printed = capsys.readouterr().err
+    assert "node key readable by others" in printed
+    assert str(path) in printed

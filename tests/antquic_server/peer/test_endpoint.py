@@ -1,0 +1,182 @@
+"""The front door: life, dialling, reuse."""
+
+import asyncio
+
+import pytest
+
+from antquic_server.errors import AddressDecodeError, PeerUnreachableError
+from antquic_server.identity import identity_from_seed
+from antquic_server.peer.endpoint import Endpoint
+from antquic_server.peer.punching import Failure
+from support.peers import Couple, eventually, loopback, run, with_couple
+
+SEED = b"seed".ljust(32, b".")
+
+
+def test_an_endpoint_has_the_identity_it_was_given() -> None:
+    """Before it is even opened."""
+    assert Endpoint(loopback(identity_seed=SEED)).peer_id == identity_from_seed(SEED).peer_id
+
+
+def test_known_peers_are_connected_at_the_start() -> None:
+    """And tell us our address; one that is not there is no reason to fail as long as another is."""
+
+    async def story() -> None:
+        async with Endpoint(loopback()) as node:
+            known = ("127.0.0.1:9", str(node.addresses[0]))
+            async with Endpoint(loopback(known_peers=known, dial_timeout_s=0.5)) as peer:
+                assert [item.peer_id for item in peer.connections] == [node.peer_id]
+                assert await peer.external_address() == peer.addresses[0]
+                assert peer.stats().connected_nodes == 1
+                assert peer.stats().failed_connections == 1
+
+    run(story())
+
+
+def test_no_known_peer_at_all_is_an_error() -> None:
+    """It names the first."""
+
+    async def story() -> None:
+        with pytest.raises(PeerUnreachableError) as caught:
+            async with Endpoint(loopback(known_peers=("127.0.0.1:9",), dial_timeout_s=0.3)):
+                pass
+        assert (caught.value.target, caught.value.reason) == ("127.0.0.1:9", Failure.DIAL_TIMEOUT)
+
+    run(story())
+
+
+def test_our_address_may_stay_unknown() -> None:
+    """The wait for it ends in time."""
+
+    async def story() -> None:
+        async with Endpoint(loopback()) as endpoint:
+            with pytest.raises(PeerUnreachableError, match="not_observed"):
+                await endpoint.external_address(timeout_s=0.05)
+
+    run(story())
+
+
+def test_an_address_that_is_none_and_a_family_without_a_socket_are_refused() -> None:
+    """At once."""
+
+    async def story() -> None:
+        async with Endpoint(loopback()) as endpoint:
+            with pytest.raises(AddressDecodeError):
+                await endpoint.connect("localhost:1")
+            with pytest.raises(PeerUnreachableError, match="no_socket"):
+                await endpoint.connect("[::1]:1")
+
+    run(story())
+
+
+def test_without_a_node_nobody_can_be_found() -> None:
+    """The reason says so; nor can one find oneself."""
+
+    async def story() -> None:
+        async with Endpoint(loopback()) as endpoint:
+            with pytest.raises(PeerUnreachableError) as caught:
+                await endpoint.connect_peer(bytes(32))
+            assert caught.value.reason == Failure.NO_COORDINATOR
+            with pytest.raises(PeerUnreachableError) as caught:
+                await endpoint.connect_peer(endpoint.peer_id)
+            assert caught.value.reason == Failure.SELF_TARGET
+
+    run(story())
+
+
+def test_connect_peer_returns_the_connection_there_is() -> None:
+    """Whoever has dialled it."""
+
+    async def story(couple: Couple) -> None:
+        assert await couple.one.connect_peer(couple.other.peer_id) is couple.here
+        assert await couple.other.connect_peer(couple.one.peer_id) is couple.there
+
+    with_couple(story)
+
+
+def test_a_second_dial_ends_in_the_same_connection_object() -> None:
+    """The newer QUIC connection takes over; what was open on the older one goes on."""
+
+    async def story(couple: Couple) -> None:
+        stream = await couple.here.open_stream()
+        await stream.write(b"before ")
+        accepted = await couple.there.accept_stream()
+        number = couple.here.link_number
+        assert await couple.one.connect(couple.other.addresses[0]) is couple.here
+        assert couple.here.link_number != number
+        await stream.write(b"after")
+        assert await accepted.read_exactly(12) == b"before after"
+        await couple.here.send_message(b"on the new one")
+        assert await couple.there.recv_message() == b"on the new one"
+        assert couple.one.stats().active_connections == 1
+
+    with_couple(story)
+
+
+def test_opposite_dials_leave_one_connection() -> None:
+    """Both dial at once; both agree, and after the drain there is one."""
+
+    async def story() -> None:
+        async with Endpoint(loopback()) as one, Endpoint(loopback()) as other:
+            here, there = await asyncio.gather(one.connect(other.addresses[0]), other.connect(one.addresses[0]))
+            assert here.peer_id == other.peer_id
+            assert there.peer_id == one.peer_id
+            await eventually(lambda: len(one._core.links) == len(other._core.links) == 1, timeout_s=15, what="drain")
+            assert here.dialled_by_us != there.dialled_by_us
+            assert not here.is_closed
+            await here.send_message(b"still here")
+            assert await there.recv_message() == b"still here"
+
+    run(story())
+
+
+def test_a_closed_connection_is_made_anew() -> None:
+    """As another object; the old one stays closed."""
+
+    async def story(couple: Couple) -> None:
+        await couple.here.close()
+        again = await couple.one.connect(couple.other.addresses[0])
+        assert again is not couple.here
+        assert couple.here.is_closed
+        await eventually(couple.there.closed.is_set, what="close at the other end")
+        assert (await couple.other.accept()).peer_id == couple.one.peer_id
+
+    with_couple(story)
+
+
+def test_closing_the_endpoint_ends_everything() -> None:
+    """Its own connections, the other side's, and what is waited for."""
+
+    async def story() -> None:
+        async with Endpoint(loopback()) as other:
+            one = Endpoint(loopback(dial_timeout_s=30))
+            async with one:
+                here = await one.connect(other.addresses[0])
+                there = await other.accept()
+                waiting = asyncio.create_task(one.connect("127.0.0.1:9"))
+                await asyncio.sleep(0)
+            with pytest.raises(PeerUnreachableError):
+                await waiting
+            assert here.closed.is_set()
+            await asyncio.wait_for(there.closed.wait(), 5)
+            assert there.close_reason == "PeerShutdown"
+            with pytest.raises(PeerUnreachableError):
+                await one.connect(other.addresses[0])
+            with pytest.raises(PeerUnreachableError):
+                await one.connect_peer(other.peer_id)
+            await one.close()
+
+    run(story())
+
+
+def test_incoming_yields_those_who_come() -> None:
+    """In order."""
+
+    async def story() -> None:
+        async with Endpoint(loopback()) as host, Endpoint(loopback()) as guest:
+            await guest.connect(host.addresses[0])
+            async for connection in host.incoming():
+                assert connection.peer_id == guest.peer_id
+                break
+
+    run(story())

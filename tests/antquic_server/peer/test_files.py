@@ -1,0 +1,104 @@
+"""Files over streams."""
+
+import asyncio
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antquic_server.errors import MessageDecodeError, PeerError, UsageError
+from antquic_server.peer.files import MAGIC, _safe_name_untrusted, receive_file, send_file
+from support.peers import Couple, with_couple
+
+
+def quiet(_name: str, _done: int, _total: int) -> None:
+    """Show no progress."""
+
+
+@pytest.mark.parametrize("size", [0, 1, 1_000_000])
+def test_a_file_arrives_under_its_name(tmp_path: Path, size: int) -> None:
+    """Whole, confirmed, and with progress up to its end."""
+    source, inbox = tmp_path / "picture.bin", tmp_path / "inbox"
+    source.write_bytes(b"x" * size)
+    inbox.mkdir()
+    seen: list[tuple[str, int, int]] = []
+
+    async def story(couple: Couple) -> None:
+        async def receive() -> Path:
+            return (await receive_file(await couple.there.accept_stream(), inbox, quiet)).path
+
+        receiver = asyncio.create_task(receive())
+        sent = await send_file(couple.here, source, lambda *facts: seen.append(facts))
+        assert await receiver == inbox / "picture.bin"
+        assert sent.sha256 == sha256(source.read_bytes()).hexdigest()
+
+    with_couple(story)
+    assert (inbox / "picture.bin").read_bytes() == source.read_bytes()
+    assert [item.name for item in inbox.iterdir()] == ["picture.bin"]
+    assert not size or seen[-1] == ("picture.bin", size, size)
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    """A second file of the name gets a number."""
+    source, inbox = tmp_path / "a", tmp_path / "inbox"
+    source.write_bytes(b"new")
+    inbox.mkdir()
+    (inbox / "a").write_bytes(b"old")
+
+    async def story(couple: Couple) -> None:
+        async def receive() -> Path:
+            return (await receive_file(await couple.there.accept_stream(), inbox, quiet)).path
+
+        receiver = asyncio.create_task(receive())
+        await send_file(couple.here, source, quiet)
+        assert await receiver == inbox / "a.1"
+
+    with_couple(story)
+    assert (inbox / "a").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [
+        (b"GARBAGE!" + bytes(50), MessageDecodeError),
+        (MAGIC + b"\0\0" + bytes(8), MessageDecodeError),
+        (MAGIC + b"\0\1a" + (5).to_bytes(8, "big") + b"12345" + bytes(32), MessageDecodeError),
+        (MAGIC + b"\0\1a" + (5).to_bytes(8, "big") + b"123", PeerError),
+    ],
+    ids=["no file", "no name", "wrong checksum", "cut short"],
+)
+def test_what_is_no_whole_file_leaves_nothing_behind(tmp_path: Path, sent: bytes, error: type[Exception]) -> None:
+    """Not even a temporary file."""
+
+    async def story(couple: Couple) -> None:
+        stream = await couple.here.open_stream()
+        await stream.write(sent)
+        await stream.close()
+        with pytest.raises(error):
+            await receive_file(await couple.there.accept_stream(), tmp_path, quiet)
+
+    with_couple(story)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_read_is_a_usage_error(tmp_path: Path) -> None:
+    """With its path."""
+
+    async def story(couple: Couple) -> None:
+        with pytest.raises(UsageError, match="nothing-here"):
+            await send_file(couple.here, tmp_path / "nothing-here", quiet)
+
+    with_couple(story)
+
+
+@given(st.binary(max_size=60))
+def test_a_name_never_leaves_the_directory(raw: bytes) -> None:
+    """Whatever the sender calls its file."""
+    name = _safe_name_untrusted(raw)
+
+    assert name
+    assert "/" not in name
+    assert not name.startswith(".")
+    assert name.isprintable()

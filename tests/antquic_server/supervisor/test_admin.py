@@ -1,0 +1,231 @@
+"""Tests of the admin endpoint: its answers, and its patience with clients."""
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable, Callable
+
+import pytest
+import uvloop
+
+from antquic_server.stats import prometheus
+from antquic_server.supervisor import admin
+from antquic_server.supervisor.admin import AdminServer, respond
+
+ALICE = "aB" * 32
+
+
+class View:
+    """A node that is what the test says."""
+
+    def __init__(self, problem: str | None = None) -> None:
+        self.problem = problem
+
+    def unhealthy(self) -> str | None:
+        """Return what is wrong."""
+        return self.problem
+
+    def document(self) -> dict[str, object]:
+        """Return a small document."""
+        return {"node": {"workers": 2}}
+
+    def metrics(self) -> bytes:
+        """Return a small page."""
+        return b"antquic_retries_total 1\n"
+
+    def peer(self, peer_id: bytes) -> list[dict[str, object]]:
+        """Return one connection for one peer."""
+        return [{"slot": 1}] if peer_id == bytes.fromhex(ALICE) else []
+
+
+def test_health_is_a_status_code() -> None:
+    """A balancer looks at the number, a person reads the line."""
+    assert respond(View(), "GET", "/healthz").status == 200
+    sick = respond(View("no ready worker for slot 1"), "GET", "/healthz")
+
+    assert (sick.status, sick.body) == (503, b"no ready worker for slot 1\n")
+
+
+def test_pages_have_their_content_types() -> None:
+    """Status is JSON, metrics are what Prometheus expects; a query string changes nothing."""
+    status = respond(View(), "GET", "/status?pretty=1")
+    metrics = respond(View(), "HEAD", "/metrics")
+
+    assert (status.status, status.content_type) == (200, "application/json")
+    assert json.loads(status.body) == {"node": {"workers": 2}}
+    assert (metrics.status, metrics.content_type) == (200, prometheus.CONTENT_TYPE)
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (f"/peers/{ALICE}", 200),
+        (f"/peers/{ALICE.lower()}", 200),
+        ("/peers/" + "00" * 32, 404),
+        ("/peers/", 400),
+        (f"/peers/{ALICE}0", 400),
+        ("/peers/" + "zz" * 32, 400),
+        (f"/peers/{ALICE}/x", 400),
+        ("/", 404),
+        ("/status/", 404),
+        ("*", 404),
+        ("http://elsewhere/status", 404),
+        ("/\xff", 404),
+    ],
+)
+def test_targets_and_their_status(target: str, status: int) -> None:
+    """What is not a page is 404, what is not a peer id 400."""
+    assert respond(View(), "GET", target).status == status
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "get", "OPTIONS"])
+def test_only_questions_are_answered(method: str) -> None:
+    """Nothing can be changed here."""
+    assert respond(View(), method, "/status").status == 405
+
+
+class Client:
+    """A raw client connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def say(self, data: bytes) -> None:
+        """Send bytes."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """Read one answer by its Content-Length."""
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
+        body = await self.reader.readexactly(int(headers["content-length"]))
+        return int(head[0].split()[1]), headers, body
+
+    async def is_closed(self) -> bool:
+        """Whether the server has ended the connection."""
+        try:
+            return await self.reader.read() == b""
+        except ConnectionResetError:
+            return True
+
+
+Connect = Callable[[], Awaitable[Client]]
+
+
+def play(story: Callable[[Connect, AdminServer], Awaitable[None]]) -> None:
+    """Run a story against a server on loopback, within five seconds."""
+
+    async def bounded() -> None:
+        clients: list[Client] = []
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            sock.setblocking(False)
+            server = AdminServer(View())
+            await server.start(sock)
+
+            async def connect() -> Client:
+                clients.append(Client(*await asyncio.open_connection(*sock.getsockname()[:2])))
+                return clients[-1]
+
+            try:
+                async with asyncio.timeout(5):
+                    await story(connect, server)
+            finally:
+                await server.stop()
+                for client in clients:
+                    client.writer.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(bounded())
+
+
+def test_one_connection_serves_many_requests() -> None:
+    """Byte by byte or two at once, each request gets its answer; HEAD gets no body."""
+
+    async def story(connect: Connect, server: AdminServer) -> None:
+        client = await connect()
+        for byte in b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n":
+            await client.say(bytes([byte]))
+        assert (await client.answer())[::2] == (200, b"ok\n")
+        await client.say(b"GET /status HTTP/1.1\r\nHost: a\r\n\r\nGET /none HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert json.loads((await client.answer())[2]) == {"node": {"workers": 2}}
+        assert (await client.answer())[0] == 404
+        await client.say(b"HEAD /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert (await client.reader.read()).endswith(b"\r\n\r\n")
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+        (b"GET /status HTTP/1.1\r\n\r\n", 400),
+        (b"GET /status HTTP/1.1\r\nHost: a\r\n" + b"X: " + b"y" * 9000, 431),
+        (b"GET /status HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 413),
+        (b"GET /status HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", 413),
+        (b"POST /status HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 405),
+    ],
+)
+def test_bad_requests_get_an_answer(request_bytes: bytes, status: int) -> None:
+    """Nonsense, oversized and bodied requests are answered with the code that fits."""
+
+    async def story(connect: Connect, server: AdminServer) -> None:
+        client = await connect()
+        await client.say(request_bytes)
+        code, headers, _ = await client.answer()
+        assert code == status
+        if code != 405:
+            assert headers["connection"] == "close"
+            assert await client.is_closed()
+
+    play(story)
+
+
+def test_slow_clients_are_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a request does not hold a place for ever."""
+    monkeypatch.setattr(admin, "REQUEST_TIMEOUT_S", 0.05)
+
+    async def story(connect: Connect, server: AdminServer) -> None:
+        client = await connect()
+        await client.say(b"GET /status HT")
+        assert await client.is_closed()
+
+    play(story)
+
+
+def test_too_many_clients_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One past the bound is closed and counted; a freed place serves again."""
+    monkeypatch.setattr(admin, "MAX_CONNECTIONS", 2)
+
+    async def story(connect: Connect, server: AdminServer) -> None:
+        held = [await connect(), await connect()]
+        for client in held:
+            await client.say(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            await client.answer()
+        assert await (await connect()).is_closed()
+        assert server.refused == 1
+        held[0].writer.close()
+        # Two answers on the other connection: the server has had time to see the first one leave.
+        for _ in range(2):
+            await held[1].say(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            await held[1].answer()
+        client = await connect()
+        await client.say(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await client.answer())[0] == 200
+
+    play(story)
+
+
+def test_stopping_ends_idle_connections() -> None:
+    """A client that keeps its connection open does not keep the node from ending."""
+
+    async def story(connect: Connect, server: AdminServer) -> None:
+        client = await connect()
+        await client.say(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        await client.answer()
+        await server.stop()
+        assert await client.is_closed()
+
+    play(story)

@@ -1,0 +1,243 @@
+"""End-to-end tests of the supervisor: a process of its own with fake workers, killed, frozen and told to stop."""
+
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from support.fake_node import FakeNode
+from support.fake_worker import UNWANTED_LINE
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.end_to_end
+
+FAST = ("endpoint.heartbeat_interval_s=0.05", "endpoint.heartbeat_timeout_s=0.5")
+
+
+def received(node: FakeNode) -> float:
+    """The counter that every fake worker drives up."""
+    value: float = node.status()["totals"].get("datagrams_received", 0)
+    return value
+
+
+def test_ready_line_is_the_only_line_on_stdout() -> None:
+    """It comes when every slot is served, and whatever a worker prints goes to stderr."""
+    with FakeNode() as node:
+        facts = node.ready
+        assert facts["event"] == "ready"
+        assert facts["workers"] == 2
+        assert facts["pqc_provider"] == "fake"
+        assert len(bytes.fromhex(facts["peer_id"])) == 32
+        assert facts.keys() == {"event", "listen", "peer_id", "workers", "pqc_provider", "admin"}
+        assert node.ask("/healthz") == (200, "ok\n")
+        status = node.status()
+        assert status["node"]["listen"] == facts["listen"]
+        assert [row["slot"] for row in status["workers"]] == [0, 1]
+        wait_until(lambda: node.status()["spares"], timeout_s=5, what="spare")
+        node.signal(signal.SIGTERM)
+        assert node.wait() == 0
+
+    assert len(node.output) == 1
+    assert UNWANTED_LINE in node.errors
+
+
+def test_killed_worker_is_replaced_by_the_spare_and_counters_do_not_go_back() -> None:
+    """The slot is served again within a moment, by a process that was there already."""
+    with FakeNode(FAST) as node:
+        spare = wait_until(
+            lambda: [each["pid"] for each in node.status()["spares"] if each["state"] == "spare"],
+            timeout_s=5,
+            what="spare",
+        )[0]
+        victim, other = node.worker_pids()
+        wait_until(lambda: received(node) > 50, timeout_s=5, what="counting")
+        before = received(node)
+        os.kill(victim, signal.SIGKILL)
+        replaced = node.wait_for_slots(2, besides=[victim], timeout_s=2)
+
+        assert replaced == [spare, other]
+        assert received(node) >= before - 1e-9
+        row = node.status()["workers"][0]
+        assert (row["generation"], row["restarts"]) == (2, 1)
+        assert node.status()["totals"]["worker_restarts|crashed"] == 1
+        assert node.ask("/peers/" + "00" * 32)[0] == 200
+
+
+def test_totals_never_decrease_under_repeated_kills() -> None:
+    """Both workers die again and again while somebody watches the counter; their slots back off and return."""
+    with FakeNode(FAST) as node:
+        last = 0.0
+        victims: list[int] = []
+        for round_number in range(4):
+            victims = node.wait_for_slots(2)
+            for victim in victims:
+                os.kill(victim, signal.SIGKILL)
+            deadline_s = time.monotonic() + 0.3
+            while time.monotonic() < deadline_s:
+                now = received(node)
+                assert now >= last, f"round {round_number}"
+                last = now
+        node.wait_for_slots(2, besides=victims)
+        wait_until(lambda: received(node) > last, timeout_s=5, what="more counting")
+
+
+def test_frozen_worker_is_replaced() -> None:
+    """A worker that does not even notice SIGKILL's politer cousins is seen by its silence."""
+    with FakeNode(FAST) as node:
+        frozen, other = node.wait_for_slots(2)
+        os.kill(frozen, signal.SIGSTOP)
+        replaced = node.wait_for_slots(2, besides=[frozen], timeout_s=5)
+
+        assert replaced[1] == other
+        assert node.status()["totals"]["worker_restarts|frozen"] == 1
+        with pytest.raises(ProcessLookupError):
+            os.kill(frozen, 0)
+
+
+def test_stalled_supervisor_does_not_kill_its_workers() -> None:
+    """After SIGSTOP and SIGCONT of the supervisor, the same workers serve on."""
+    with FakeNode(FAST) as node:
+        before = node.wait_for_slots(2)
+        node.signal(signal.SIGSTOP)
+        time.sleep(1.0)  # twice the heartbeat timeout: the stall itself is what is tested
+        node.signal(signal.SIGCONT)
+        counted = received(node)
+        wait_until(lambda: received(node) > counted + 20, timeout_s=5, what="counting")
+
+        assert node.worker_pids() == before
+        assert node.status()["totals"]["worker_restarts|frozen"] == 0
+
+
+def test_node_without_spares_replaces_workers_too() -> None:
+    """The slot waits for the start of a process, no longer."""
+    with FakeNode((*FAST, "endpoint.standby_workers=0")) as node:
+        victim, other = node.wait_for_slots(2)
+        assert node.status()["spares"] == []
+        os.kill(victim, signal.SIGKILL)
+
+        assert node.wait_for_slots(2, besides=[victim], timeout_s=5)[1] == other
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_signal_drains_within_the_deadline(number: signal.Signals) -> None:
+    """Exit code 0, no worker left."""
+    with FakeNode(("endpoint.shutdown_deadline_s=3",)) as node:
+        pids = node.wait_for_slots(2)
+        started_s = time.monotonic()
+        node.signal(number)
+        assert node.wait() == 0
+        assert time.monotonic() - started_s < 3
+        for pid in pids:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+
+
+def test_workers_that_ignore_the_drain_are_killed_in_time() -> None:
+    """The deadline holds whatever the workers do."""
+    with FakeNode(("endpoint.shutdown_deadline_s=1",), mode="ignore-drain") as node:
+        frozen, _ = node.wait_for_slots(2)
+        os.kill(frozen, signal.SIGSTOP)
+        started_s = time.monotonic()
+        node.signal(signal.SIGTERM)
+        wait_until(lambda: "draining" in "".join(node.errors), timeout_s=2, what="drain")
+        assert node.wait() == 0
+        assert 0.5 < time.monotonic() - started_s < 1.5
+
+
+def test_second_stop_signal_kills_at_once() -> None:
+    """An operator in a hurry does not wait for the deadline."""
+    with FakeNode(("endpoint.shutdown_deadline_s=60",), mode="ignore-drain") as node:
+        node.wait_for_slots(2)
+        node.signal(signal.SIGTERM)
+        wait_until(lambda: "draining" in "".join(node.errors), timeout_s=5, what="drain")
+        assert node.ask("/healthz") == (503, "draining\n")
+        node.signal(signal.SIGTERM)
+        assert node.wait() == 1
+
+
+def test_second_node_on_the_same_port_is_refused_in_one_line() -> None:
+    """The first one keeps serving."""
+    with FakeNode() as node:
+        address = node.ready["listen"][0]
+        with FakeNode((f"endpoint.listen=['{address}']",)) as second:
+            assert second.wait() == 3
+        assert second.output == []
+        assert len(second.errors) == 1
+        assert address in second.errors[0]
+        assert node.ask("/healthz")[0] == 200
+
+
+def test_taken_admin_port_is_refused_in_one_line() -> None:
+    """The error names the admin address."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with FakeNode((f"admin.listen='{address}'",)) as node:
+            assert node.wait() == 3
+
+    assert len(node.errors) == 1
+    assert address in node.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [
+        ("exit-3", "worker ended before it was ready (exit code 3)"),
+        ("boot-failed", "the fake provider is missing"),
+        ("wrong-version", "version 9999"),
+    ],
+)
+def test_workers_that_cannot_boot_stop_the_node_with_the_reason(mode: str, reason: str) -> None:
+    """One line, exit code 3, nothing on stdout, no restart."""
+    with FakeNode(mode=mode) as node:
+        assert node.wait() == 3
+
+    assert node.output == []
+    lines = [line for line in node.errors if line != UNWANTED_LINE]
+    assert len(lines) == 1
+    assert reason in lines[0]
+
+
+def test_workers_that_crash_at_start_stop_the_node_after_some_attempts() -> None:
+    """A broken installation is reported, not restarted for ever."""
+    with FakeNode(mode="crash-at-start") as node:
+        assert node.wait(20) == 3
+
+    assert node.output == []
+    assert node.errors[-1] == "error: worker ended before it was ready (exit code 1)\n"
+
+
+def test_workers_that_die_young_are_restarted_ever_more_slowly() -> None:
+    """The node says ready once, and stays reachable for its operator while its workers keep dying."""
+    with FakeNode(FAST, mode="die-young") as node:
+        assert node.ready["workers"] == 2
+        wait_until(lambda: node.status()["totals"]["worker_restarts|crashed"] >= 4, timeout_s=15, what="restarts")
+        waits = [json.loads(line)["wait_s"] for line in node.errors if '"worker lost"' in line]
+        assert waits[:4] == [0.0, 0.1, 0.2, 0.4]
+        assert len(node.output) == 1
+
+
+def test_worker_that_talks_nonsense_is_replaced() -> None:
+    """One mad worker does not take the hub with it."""
+    with FakeNode(FAST, mode="speak-nonsense") as node:
+        assert node.ready["workers"] == 2
+        wait_until(lambda: node.status()["totals"]["worker_restarts|protocol"] >= 2, timeout_s=15, what="restarts")
+
+
+def test_workers_leave_when_the_supervisor_is_killed() -> None:
+    """Nobody keeps the sockets of a node that is gone."""
+    with FakeNode() as node:
+        pids = node.wait_for_slots(2)
+        address = node.ready["listen"][0]
+        node.process.kill()
+        node.wait()
+
+    def gone() -> bool:
+        return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+    wait_until(gone, timeout_s=5, what="end of the workers")
+    with FakeNode((f"endpoint.listen=['{address}']",)) as successor:
+        assert successor.ready["listen"] == [address]

@@ -1,0 +1,173 @@
+"""Tests of what the node says about itself, over a fleet of pretended processes."""
+
+from types import SimpleNamespace
+from typing import cast
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from antquic_server import __version__
+from antquic_server.ipc.messages import Heartbeat, Ready
+from antquic_server.stats.merge import RetiredTotals
+from antquic_server.supervisor.directory import Directory, PeerConnection
+from antquic_server.supervisor.fleet import Fleet
+from antquic_server.supervisor.process import EndReason, ProcessFigures, WorkerProcess, WorkerState
+from antquic_server.supervisor.slots import SlotTable
+from antquic_server.supervisor.status import NodeFacts, NodeStatus
+
+PEER = bytes(range(32))
+
+
+class PretendedWorker:
+    """What a status reads of a worker."""
+
+    def __init__(self, pid: int, slot: int | None, retries: float = 0) -> None:
+        self.pid = pid
+        self.slot = slot
+        self.state = WorkerState.SPARE if slot is None else WorkerState.READY
+        self.started_s = 100.0
+        self.last_heartbeat_s = 109.5
+        self.readiness: Ready | None = None
+        self.heartbeat: Heartbeat | None = None
+        self.figures: ProcessFigures | None = None
+        self.dropped = 0
+        self.retries = retries
+        if slot is not None:
+            self.readiness = Ready(slot=slot, generation=1, pqc_provider="liboqs", offloads=["gro"])
+            self.heartbeat = Heartbeat(sequence=1, connections=4, handshakes_in_flight=1, loop_lag_s=0.002, counters={})
+            self.figures = ProcessFigures(cpu_percent=12.5, rss_bytes=1 << 20, open_files=9)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it serves."""
+        return self.state is WorkerState.READY
+
+    @property
+    def open_connections(self) -> int:
+        """Four if it serves."""
+        return 4 if self.heartbeat else 0
+
+    def snapshot(self) -> dict[str, float]:
+        """One counter and one gauge."""
+        return {"retries": self.retries, "loop_lag_s": 0.002}
+
+
+class PretendedFleet:
+    """Two slots, the second of them vacant, and a spare."""
+
+    def __init__(self) -> None:
+        self.slots: SlotTable[WorkerProcess] = SlotTable(2)
+        self.workers = [PretendedWorker(11, 0, retries=3), PretendedWorker(12, None)]
+        self.slots.fill(self.slots[0], cast("WorkerProcess", self.workers[0]))
+        self.retired = RetiredTotals()
+        self.retired.retire(0, {"retries": 2, "timers": 8})
+        self.retired.retire(1, {"retries": 10})
+        self.directory = Directory(10)
+        self.directory.peer_up(PEER, PeerConnection(slot=0, connection=5, host="192.0.2.1", port=9))
+        self.restarts = {EndReason.FROZEN: 1}
+        self.stopping = False
+        self.watch = SimpleNamespace(lag_s=0.25)
+        self.ipc_dropped = 6
+        self.ready_count = 1
+        self.spares = self.workers[1:]
+
+    def snapshots(self) -> dict[int, dict[str, float]]:
+        """The snapshot of slot 0."""
+        return {0: self.workers[0].snapshot()}
+
+
+def status_of(fleet: PretendedFleet) -> NodeStatus:
+    """The status of a node that has run for ten seconds."""
+    facts = NodeFacts(peer_id=PEER, pid=1, listen=["127.0.0.1:10000"], steered=True, started_s=100.0)
+    return NodeStatus(facts, cast("Fleet", fleet), clock=lambda: 110.0)
+
+
+def test_document_has_all_sections() -> None:
+    """Node, workers by slot, spares, totals and directory, as the command line shows them."""
+    document = status_of(PretendedFleet()).document()
+
+    assert document["node"] == {
+        "peer_id": PEER.hex(),
+        "version": __version__,
+        "pid": 1,
+        "uptime_s": 10.0,
+        "listen": ["127.0.0.1:10000"],
+        "steered": True,
+        "workers": 2,
+        "pqc_provider": "liboqs",
+        "healthy": False,
+        "draining": False,
+    }
+    assert document["workers"] == [
+        {
+            "slot": 0,
+            "generation": 1,
+            "restarts": 0,
+            "state": "ready",
+            "pid": 11,
+            "uptime_s": 10.0,
+            "heartbeat_age_s": 0.5,
+            "connections": 4,
+            "counters": {"retries": 5, "loop_lag_s": 0.002},
+            "handshakes_in_flight": 1,
+            "loop_lag_s": 0.002,
+            "offloads": ["gro"],
+            "cpu_percent": 12.5,
+            "rss_bytes": 1 << 20,
+            "open_files": 9,
+        },
+        {
+            "slot": 1,
+            "generation": 0,
+            "restarts": 0,
+            "state": "vacant",
+            "pid": None,
+            "counters": {"retries": 10},
+        },
+    ]
+    assert document["spares"] == [{"pid": 12, "state": "spare"}]
+    assert document["directory"] == {"peers": 1, "connections": 1, "dropped": 0}
+
+
+def test_totals_include_the_dead_and_the_supervisor() -> None:
+    """Counters of all generations, and what only the supervisor can count."""
+    totals = status_of(PretendedFleet()).totals()
+
+    assert totals["retries"] == 15
+    assert totals["worker_restarts|frozen"] == 1
+    assert totals["ipc_dropped"] == 6
+    assert totals["loop_lag_s"] == 0.25
+    assert "timers" not in totals
+
+
+def test_health_names_the_slots_without_a_ready_worker() -> None:
+    """A slot counts as served only by a ready worker, and a draining node is not healthy."""
+    fleet = PretendedFleet()
+    assert status_of(fleet).unhealthy() == "no ready worker for slot 1"
+
+    fleet.workers[0].state = WorkerState.ASSIGNED
+    assert status_of(fleet).unhealthy() == "no ready worker for slot 0, 1"
+    fleet.slots = SlotTable(0)
+    assert status_of(fleet).unhealthy() is None
+    assert status_of(fleet).pqc_provider() is None
+    fleet.stopping = True
+    assert status_of(fleet).unhealthy() == "draining"
+
+
+def test_metrics_page_has_a_series_per_slot_and_the_supervisor() -> None:
+    """Vacant slots keep the counters of their dead workers."""
+    families = text_string_to_metric_families(status_of(PretendedFleet()).metrics().decode())
+    samples = {(sample.name, sample.labels["worker"]): sample.value for family in families for sample in family.samples}
+
+    assert samples["antquic_retries_total", "0"] == 5
+    assert samples["antquic_retries_total", "1"] == 10
+    assert samples["antquic_process_resident_bytes", "0"] == 1 << 20
+    assert samples["antquic_slots_ready", "supervisor"] == 1
+    assert ("antquic_loop_lag_seconds", "1") not in samples
+
+
+def test_peers_are_listed_with_their_slots() -> None:
+    """The directory's answer in plain values."""
+    status = status_of(PretendedFleet())
+
+    assert status.peer(PEER) == [{"slot": 0, "connection": 5, "host": "192.0.2.1", "port": 9}]
+    assert status.peer(bytes(32)) == []

@@ -1,0 +1,196 @@
+"""Logs: one line per record, levels by module, nothing that a peer could command a terminal with."""
+
+import io
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from antquic_server.config.model import LogSettings
+from antquic_server.logs import configure_logging, get_logger
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Undo what configure_logging does to the process."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    # Once more, so that levels of single loggers are reset by the code that knows which ones were set.
+    configure_logging(LogSettings(), process="test", slot=None)
+    for name in ("quic", "asyncio"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    return [json.loads(line) for line in printed.err.splitlines()]
+
+
+def test_json_line_says_what_where_and_when(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line names time, level, module, event, process and slot, and carries the facts given."""
+    configure_logging(LogSettings(format="json"), process="worker", slot=3)
+    get_logger("antquic_server.net.udp").warning("datagram dropped", reason="queue full", count=2)
+
+    (line,) = _lines(capsys)
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "level": "warning",
+        "logger": "antquic_server.net.udp",
+        "event": "datagram dropped",
+        "process": "worker",
+        "pid": os.getpid(),
+        "slot": 3,
+        "reason": "queue full",
+        "count": 2,
+    }
+
+
+def test_line_of_a_library_looks_like_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    """Records made with the standard library, arguments and all, are rendered in the same form."""
+    configure_logging(LogSettings(format="json"), process="supervisor", slot=None)
+    logging.getLogger("some.library").info("read %d bytes", 7)
+
+    (line,) = _lines(capsys)
+    assert line["event"] == "read 7 bytes"
+    assert line["logger"] == "some.library"
+    assert "slot" not in line
+
+
+def test_level_drops_what_is_less_important(capsys: pytest.CaptureFixture[str]) -> None:
+    """Records below the configured level are not written."""
+    configure_logging(LogSettings(level="warning", format="json"), process="worker", slot=0)
+    get_logger("antquic_server.x").info("no")
+    logging.getLogger("library").info("no")
+    get_logger("antquic_server.x").warning("yes")
+
+    assert [line["event"] for line in _lines(capsys)] == ["yes"]
+
+
+@pytest.mark.parametrize(
+    ("name", "talkative", "quiet"),
+    [
+        ("net", "antquic_server.net.udp", "antquic_server.network"),
+        ("net.udp", "antquic_server.net.udp", "antquic_server.net.sockets"),
+        ("antquic_server.net", "antquic_server.net", "antquic_server.ipc"),
+        ("workers", "workers.endpoint", "antquic_server.ipc"),
+        ("quic", "quic", "antquic_server.ipc"),
+    ],
+)
+def test_module_level_applies_to_module_and_below(
+    name: str, talkative: str, quiet: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A level of a module, by its short or full name, is that of all modules below it and of no other."""
+    configure_logging(LogSettings(format="json", modules={name: "debug"}), process="worker", slot=0)
+    get_logger(talkative).debug("yes")
+    get_logger(quiet).debug("no")
+
+    assert [line["logger"] for line in _lines(capsys)] == [talkative]
+
+
+def test_full_module_name_wins_over_short(capsys: pytest.CaptureFixture[str]) -> None:
+    """When both forms name one module, the full one decides, in whichever order they stand."""
+    modules = {"antquic_server.net": "error", "net": "debug"}
+    configure_logging(LogSettings(format="json", modules=modules), process="worker", slot=0)
+    get_logger("antquic_server.net").warning("no")
+
+    assert _lines(capsys) == []
+
+
+def test_aioquic_is_quieter_than_we_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """Warnings of aioquic, which strangers can cause at will, are not written by default; its errors are."""
+    configure_logging(LogSettings(level="debug", format="json"), process="worker", slot=0)
+    logging.getLogger("quic").warning("no")
+    logging.getLogger("quic").error("yes")
+
+    assert [line["event"] for line in _lines(capsys)] == ["yes"]
+
+
+def test_aioquic_is_never_made_more_talkative_than_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    """With level critical, its errors are dropped as everybody's are."""
+    configure_logging(LogSettings(level="critical", format="json"), process="worker", slot=0)
+    logging.getLogger("quic").error("no")
+
+    assert _lines(capsys) == []
+
+
+def test_second_call_replaces_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    """A spare that gets its slot logs each record once, with the slot, and without levels of before."""
+    configure_logging(LogSettings(format="json", modules={"net": "error"}), process="worker", slot=None)
+    log = get_logger("antquic_server.net")
+    log.info("no")
+    configure_logging(LogSettings(format="json"), process="worker", slot=5)
+    log.info("yes")
+
+    (line,) = _lines(capsys)
+    assert (line["event"], line["slot"]) == ("yes", 5)
+
+
+def test_bytes_are_written_in_hexadecimal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Peer ids and connection IDs read as everywhere else."""
+    configure_logging(LogSettings(format="json"), process="worker", slot=0)
+    get_logger("antquic_server.x").info("peer", peer_id=b"\x00\xff")
+
+    assert _lines(capsys)[0]["peer_id"] == "00ff"
+
+
+def test_exception_stays_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A traceback is part of its line, from our loggers and from the standard library's."""
+    configure_logging(LogSettings(format="json"), process="worker", slot=0)
+    try:
+        int("bad")
+    except ValueError:
+        get_logger("antquic_server.x").exception("ours")
+        logging.getLogger("library").exception("theirs")
+
+    lines = _lines(capsys)
+    assert [line["event"] for line in lines] == ["ours", "theirs"]
+    assert all("ValueError: invalid literal" in line["exception"] and line["level"] == "error" for line in lines)
+
+
+def test_console_line_cannot_be_forged(capsys: pytest.CaptureFixture[str]) -> None:
+    """Line breaks and escape sequences that a peer chose are written as escapes."""
+    configure_logging(LogSettings(format="console"), process="worker", slot=1)
+    get_logger("antquic_server.x").info("closed\r", reason="bye\n2026 [error] gotcha \x1b[31m", name="é")
+
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "\x1b" not in printed
+    assert "\r" not in printed
+    assert "gotcha" in printed
+    assert "é" in printed
+    assert "slot=1" in printed
+
+
+def test_console_traceback_is_plain(capsys: pytest.CaptureFixture[str]) -> None:
+    """Tracebacks on a terminal have the form everybody knows, whatever packages are installed."""
+    configure_logging(LogSettings(format="console"), process="worker", slot=1)
+    try:
+        int("bad")
+    except ValueError:
+        get_logger("antquic_server.x").exception("oops")
+
+    printed = capsys.readouterr().err
+    assert "Traceback (most recent call last):\n" in printed
+    assert "\nValueError: invalid literal" in printed
+
+
+@pytest.mark.parametrize(("is_terminal", "is_json"), [(False, True), (True, False)])
+def test_auto_format_depends_on_the_terminal(is_terminal: bool, is_json: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """People at a terminal get readable lines, pipes and files JSON."""
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
+    monkeypatch.setattr(sys, "stderr", stream)
+    configure_logging(LogSettings(format="auto"), process="worker", slot=1)
+    get_logger("antquic_server.x").info("hello")
+
+    assert stream.getvalue().startswith("{") is is_json

@@ -1,0 +1,272 @@
+"""Every function marked ``_untrusted`` is fed damaged input: only the decode errors may come out."""
+
+import importlib
+import inspect
+import os
+import pkgutil
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from aioquic import tls
+from aioquic.buffer import Buffer
+
+import antquic_server
+import workers
+from antquic_server.errors import DecodeError
+from antquic_server.ipc.codec import decode_untrusted, encode
+from antquic_server.ipc.messages import Hello, PeerUp
+from antquic_server.net.stray import decode_stray_untrusted, encode_stray
+from antquic_server.net.udp import PathAddress
+from antquic_server.pqc.pool import PqcPool
+from antquic_server.pqc.provider import validate_ciphertext_untrusted, validate_encapsulation_key_untrusted
+from antquic_server.pqc.select import load_provider
+from antquic_server.protocol.address import SocketAddress, pull_address_untrusted
+from antquic_server.protocol.codepoints import NamedGroup
+from antquic_server.protocol.coordination import decode_envelope_untrusted
+from antquic_server.protocol.frames import EXTENSION_FRAME_TYPES, pull_frame_untrusted
+from antquic_server.protocol.key_exchange import ClientKeyShare, answer_key_share_untrusted
+from antquic_server.protocol.limits import KeyedBuckets
+from antquic_server.protocol.liveness import answer_probe_untrusted
+from antquic_server.protocol.parameters import (
+    ExtensionParameters,
+    pull_extension_parameters_untrusted,
+    push_extension_parameters,
+)
+from antquic_server.protocol.raw_public_key import (
+    decode_subject_public_key_info_untrusted,
+    encode_subject_public_key_info,
+)
+from antquic_server.protocol.retry_policy import RetryPolicy
+from antquic_server.protocol.retry_token import RetryTokenSealer
+from antquic_server.protocol.routing import ConnectionIdLayout, destination_connection_id_untrusted
+from antquic_server.protocol.seam.tls_context import certificate_types_untrusted
+from antquic_server.stats.counters import CounterSet
+from fuzz.forge import Forge
+from support.coordination import ALICE, BOB, on_the_wire, request, request_fields
+from workers.admission import Admission, Load
+from workers.connection import Connection
+from workers.coordination import Coordination, Surroundings
+from workers.strangers import Strangers
+
+ROUNDS = 3000
+EXPECTED_ERRORS = (DecodeError, tls.Alert)
+PATH = PathAddress("198.18.0.5", 4433, 0, 0, b"", 0)
+ADDRESS = SocketAddress.parse("198.18.0.5:4433")
+CID = bytes(range(10))
+LOAD = Load(connections_on_node=0, half_open=0, loop_lag_s=0.0)
+
+Feed = Callable[[bytes], object]
+
+
+def _admission() -> Admission:
+    return Admission(
+        counters=CounterSet(),
+        sealer=SEALER,
+        retry_policy=RetryPolicy(mode="off", half_open_threshold=1),
+        address_rates=KeyedBuckets(1e9, 1e9, 16),
+        prefix_rates=KeyedBuckets(1e9, 1e9, 16),
+        max_connections=10,
+        new_connection_id=lambda: CID,
+        random_bytes=os.urandom,
+    )
+
+
+def _strangers() -> Strangers:
+    return Strangers(
+        slot=0,
+        layout=ConnectionIdLayout(node_id=b"ab", worker_count=1),
+        stray_senders=[],
+        admission=_admission(),
+        counters=CounterSet(),
+        reset_key=bytes(32),
+        resets_per_s=1e9,
+        random_bytes=os.urandom,
+        reply=lambda path, datagram: None,
+    )
+
+
+class _Peer:
+    """What coordination asks of a connection's state machine."""
+
+    is_closing = False
+    candidates: tuple[SocketAddress, ...] = ()
+
+    def send_message(self, data: bytes) -> bool:
+        """Answers go nowhere."""
+        return True
+
+    def get_peer_address(self) -> PathAddress:
+        """Where the peer is."""
+        return PATH
+
+
+def _coordination(connection: Connection) -> Coordination:
+    surroundings = Surroundings(
+        tell_hub=lambda message: len(encode(message)) > 0,
+        find=lambda number: connection,
+        flush=lambda _: None,
+        monotonic_s=lambda: 0.0,
+        unix_s=lambda: 0.0,
+    )
+    return Coordination(surroundings, counters=CounterSet(), rates=KeyedBuckets(1e9, 1e9, 16))
+
+
+def _connection() -> Connection:
+    quic: Any = _Peer()
+    connection = Connection(number=1, quic=quic, path=PATH, handshake_deadline_s=0.0)
+    connection.peer_id = ALICE
+    return connection
+
+
+CONNECTION = _connection()
+COORDINATION = _coordination(CONNECTION)
+REQUEST = request(ALICE, BOB)
+OTHER_REQUEST = on_the_wire(request_fields(ALICE, ALICE, addresses=("[2001:db8::1]:1", "198.18.0.5:4433")))
+
+PROVIDER = load_provider("cryptography")
+POOL = PqcPool(PROVIDER, 2)
+SEALER = RetryTokenSealer(bytes(32))
+TOKEN = SEALER.seal(
+    address=ADDRESS,
+    original_destination_connection_id=CID,
+    retry_source_connection_id=CID,
+    now_s=1e9,
+    random_bytes=os.urandom,
+)
+ENCAPSULATION_KEY = PROVIDER.generate_kem_key_pair().public_key
+CIPHERTEXT = PROVIDER.encapsulate(ENCAPSULATION_KEY)[0]
+HYBRID_SHARE = ClientKeyShare(POOL, NamedGroup.X25519_ML_KEM_768).share
+FRAME_BODY = bytes.fromhex("0105cb00710711510000")
+PARAMETERS = push_extension_parameters(
+    ExtensionParameters(nat_traversal=10, rfc_nat_traversal=True, address_discovery=2)
+)
+MESSAGES = [encode(Hello(version=1, pid=1)), encode(PeerUp(peer_id=bytes(32), connection=1, host="::1", port=2))]
+ADMISSION = _admission()
+STRANGERS = _strangers()
+
+
+def _feed_frames(data: bytes) -> None:
+    for frame_type in EXTENSION_FRAME_TYPES:
+        try:
+            pull_frame_untrusted(frame_type, Buffer(data=data))
+        except DecodeError:
+            continue
+
+
+def _feed_shares(data: bytes) -> None:
+    for group in (NamedGroup.ML_KEM_768, NamedGroup.X25519_ML_KEM_768, NamedGroup.X25519, NamedGroup.SECP256R1):
+        try:
+            answer_key_share_untrusted(POOL, group, data)
+        except DecodeError:
+            continue
+
+
+def _feed_client_share(data: bytes) -> None:
+    ClientKeyShare(POOL, NamedGroup.X25519).finish_untrusted(data)
+
+
+def _feed_judge(data: bytes) -> None:
+    ADMISSION.judge_untrusted(data, PATH, load=LOAD, now_s=0.0, unix_s=1e9)
+
+
+def _feed_strangers(data: bytes) -> None:
+    STRANGERS.judge_untrusted(data, PATH, destination_connection_id_untrusted(data), load=LOAD, now_s=0.0)
+
+
+def _feed_token(data: bytes) -> None:
+    SEALER.open_untrusted(token=data, address=ADDRESS, destination_connection_id=CID, now_s=1e9)
+
+
+FORGE = Forge(1)
+DATAGRAMS = [datagram for _ in range(50) for datagram in FORGE.next_datagrams()]
+
+# How to feed bytes to each function, and what its input looks like when nothing is wrong with it.
+FEEDS: dict[str, tuple[Feed, list[bytes]]] = {
+    "antquic_server.ipc.codec.decode_untrusted": (decode_untrusted, [item[4:] for item in MESSAGES]),
+    "antquic_server.net.stray.decode_stray_untrusted": (decode_stray_untrusted, [encode_stray(PATH, b"data")]),
+    "antquic_server.pqc.provider.validate_ciphertext_untrusted": (validate_ciphertext_untrusted, [CIPHERTEXT]),
+    "antquic_server.pqc.provider.validate_encapsulation_key_untrusted": (
+        validate_encapsulation_key_untrusted,
+        [ENCAPSULATION_KEY],
+    ),
+    "antquic_server.protocol.address.pull_address_untrusted": (
+        lambda data: pull_address_untrusted(Buffer(data=data), ipv6=len(data) % 2 == 0),
+        [bytes(6), bytes(18)],
+    ),
+    "antquic_server.protocol.coordination.decode_envelope_untrusted": (
+        decode_envelope_untrusted,
+        [REQUEST, OTHER_REQUEST],
+    ),
+    "antquic_server.protocol.frames.pull_frame_untrusted": (_feed_frames, [FRAME_BODY, FRAME_BODY + bytes(16)]),
+    "antquic_server.protocol.key_exchange.ClientKeyShare.finish_untrusted": (_feed_client_share, [bytes(32)]),
+    "antquic_server.protocol.key_exchange.answer_key_share_untrusted": (
+        _feed_shares,
+        [ENCAPSULATION_KEY, HYBRID_SHARE],
+    ),
+    "antquic_server.protocol.liveness.answer_probe_untrusted": (answer_probe_untrusted, [b"ANQProR1" + bytes(16)]),
+    "antquic_server.protocol.parameters.pull_extension_parameters_untrusted": (
+        pull_extension_parameters_untrusted,
+        [PARAMETERS],
+    ),
+    "antquic_server.protocol.raw_public_key.decode_subject_public_key_info_untrusted": (
+        decode_subject_public_key_info_untrusted,
+        [encode_subject_public_key_info(bytes(1952))],
+    ),
+    "antquic_server.protocol.retry_token.RetryTokenSealer.open_untrusted": (_feed_token, [TOKEN]),
+    "antquic_server.protocol.routing.destination_connection_id_untrusted": (
+        destination_connection_id_untrusted,
+        DATAGRAMS,
+    ),
+    "antquic_server.protocol.seam.tls_context.certificate_types_untrusted": (
+        lambda data: certificate_types_untrusted([(19, data)], 19),
+        [b"\x02\x00\x02"],
+    ),
+    "workers.admission.Admission.judge_untrusted": (_feed_judge, DATAGRAMS),
+    "workers.coordination.Coordination.handle_message_untrusted": (
+        lambda data: COORDINATION.handle_message_untrusted(CONNECTION, data),
+        [REQUEST, OTHER_REQUEST],
+    ),
+    "workers.strangers.Strangers.judge_untrusted": (_feed_strangers, DATAGRAMS),
+}
+
+
+def _marked_functions() -> Iterator[str]:
+    """Names of all public functions and methods that carry the suffix."""
+    for package in (antquic_server, workers):
+        for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+            if info.name.endswith("__main__"):
+                continue
+            module = importlib.import_module(info.name)
+            for name, value in vars(module).items():
+                if getattr(value, "__module__", None) != module.__name__:
+                    continue
+                if inspect.isfunction(value) and name.endswith("_untrusted") and not name.startswith("_"):
+                    yield f"{module.__name__}.{name}"
+                elif inspect.isclass(value):
+                    for method in vars(value):
+                        if method.endswith("_untrusted") and not method.startswith("_"):
+                            yield f"{module.__name__}.{value.__name__}.{method}"
+
+
+def test_every_marked_function_is_fed() -> None:
+    """A function that is marked as reading foreign bytes appears in the table above."""
+    assert set(_marked_functions()) == set(FEEDS)
+
+
+@pytest.mark.parametrize("name", sorted(FEEDS))
+def test_only_decode_errors_come_out(name: str) -> None:
+    """Random, truncated and mutated input makes it return or raise a decode error, nothing else."""
+    feed, seeds = FEEDS[name]
+    generator = random.Random(name)
+    forge_mutate = FORGE.mutate
+    for number in range(ROUNDS):
+        if number % 4 == 0:
+            data = generator.randbytes(generator.choice((0, 1, 2, 3, 8, 32, 1088, 1184, 1200)))
+        else:
+            data = forge_mutate(generator.choice(seeds))
+        try:
+            feed(data)
+        except EXPECTED_ERRORS:
+            continue

@@ -1,0 +1,1 @@
+"""The per-core process, started as ``python -m workers``; nothing imports it."""

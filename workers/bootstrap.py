@@ -1,0 +1,92 @@
+"""
+Starts a worker process: event loop, channel, and the wait for a slot.
+
+Runs in the child only. Everything expensive, above all imports, happens before the slot is assigned, so that a spare
+takes over within milliseconds.
+"""
+
+import asyncio
+import ctypes
+import gc
+import os
+import signal
+import socket
+import sys
+
+import uvloop
+
+from antquic_server.config.model import from_plain
+from antquic_server.errors import ExitCode
+from antquic_server.ipc.messages import Assign
+from antquic_server.logs import configure_logging, get_logger
+from workers.control import Control
+from workers.surroundings import Hooks
+from workers.worker import Worker, build_worker
+
+CHANNEL_VARIABLE = "ANTQUIC_CHANNEL_FD"
+
+PR_SET_PDEATHSIG = 1
+"""From <linux/prctl.h>."""
+
+GC_THRESHOLD = 50_000
+"""Container objects made and not freed between two looks at the youngest: those of about a hundred connections."""
+
+log = get_logger(__name__)
+
+
+def main() -> int:
+    """Run a worker until the supervisor sends it away or is gone; returns the exit code."""
+    value = os.environ.get(CHANNEL_VARIABLE, "")
+    if not value.isdigit():
+        sys.stderr.write("antquic-server: error: workers are started by the supervisor (antquic-server serve)\n")
+        return ExitCode.USAGE
+    # A terminal's interrupt goes to the whole process group; when to stop is the supervisor's decision.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with_supervisor()
+    _tame_garbage_collector()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(int(value)))
+
+
+def _die_with_supervisor() -> None:
+    """
+    Have the kernel end this process when the supervisor dies, where it can.
+
+    A worker whose loop runs sees the end of its channel anyway; one that is frozen would keep the node's sockets, and
+    with them its ports, for ever.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
+
+def _tame_garbage_collector() -> None:
+    """
+    Keep the cyclic collector from stopping the loop.
+
+    Modules are never garbage, so they are left out of every collection. Connections break their own cycles
+    (``NodeQuicConnection.dispose``), which leaves little to find, so looking every 700 allocations is too often.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 10, 10)
+
+
+async def _run(channel_fd: int) -> int:
+    loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[int] = loop.create_future()
+    sock = socket.socket(fileno=channel_fd)
+    Control(sock, pid=os.getpid(), build=_build, stopped=stopped, loop=loop)
+    return await stopped
+
+
+def _build(assign: Assign, control: Control) -> Worker:
+    settings = from_plain(assign.settings)
+    configure_logging(settings.log, process="worker", slot=assign.slot)
+    if assign.cpu >= 0:
+        try:
+            os.sched_setaffinity(0, {assign.cpu})
+        except OSError as error:
+            # A speed matter only; the node works without.
+            log.warning("cannot pin to core", cpu=assign.cpu, error=str(error))
+    hooks = Hooks(peer_up=control.peer_up, peer_down=control.peer_down, tell_hub=control.tell_hub)
+    return build_worker(assign, hooks, asyncio.get_running_loop())

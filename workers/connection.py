@@ -1,0 +1,77 @@
+"""One connection as a worker sees it: the QUIC state machine, its IDs in the table, its deadlines."""
+
+from enum import Enum
+
+from antquic_server.net.udp import PathAddress
+from antquic_server.protocol.seam.connection import NodeQuicConnection
+
+MAX_HANDSHAKE_DATAGRAMS = 64
+"""Per connection, until its handshake is complete. An ant-quic peer sends about ten; this leaves room for several
+repetitions of each."""
+
+
+class StreamOwner(Enum):
+    """Who gets what arrives on a unidirectional stream that carries no coordination message."""
+
+    APPLICATION = "application"
+    NOBODY = "nobody"
+
+
+class Connection:
+    """
+    A QUIC connection with what the endpoint keeps about it.
+
+    ``number`` is unique within the worker and names the connection towards the hub. ``path`` is the one the peer
+    uses now.
+    """
+
+    __slots__ = (
+        "connection_ids",
+        "control_streams",
+        "handshake_datagrams",
+        "handshake_deadline_s",
+        "keep_alive_at_s",
+        "number",
+        "path",
+        "peer_id",
+        "quic",
+        "ready",
+        "service_state",
+        "timer_at_s",
+        "timer_entries_s",
+    )
+
+    def __init__(
+        self, *, number: int, quic: NodeQuicConnection, path: PathAddress, handshake_deadline_s: float
+    ) -> None:
+        self.number = number
+        self.quic = quic
+        self.path = path
+        self.handshake_deadline_s: float | None = handshake_deadline_s
+        self.handshake_datagrams = 0
+        """Datagrams received before the handshake was complete."""
+        self.keep_alive_at_s: float | None = None
+        self.connection_ids: set[bytes] = set()
+        self.control_streams: dict[int, bytes | StreamOwner] = {}
+        """By unidirectional stream: the beginning of what may be a coordination message, or whose the stream is."""
+        self.peer_id: bytes | None = None
+        self.ready = False
+        """The handshake is complete."""
+        self.service_state: object = None
+        """Belongs to the service that handles the connection's streams."""
+        self.timer_at_s: float | None = None
+        self.timer_entries_s: list[float] = []
+
+    def take_handshake_datagram(self) -> bool:
+        """Count a datagram towards the handshake's budget; False once that is spent."""
+        # Repeating one Initial for ever must not cost more than a look at the table.
+        self.handshake_datagrams += 1
+        return self.handshake_datagrams <= MAX_HANDSHAKE_DATAGRAMS
+
+    def next_deadline_s(self) -> float | None:
+        """The earliest of QUIC's own timer, the handshake deadline and the keep-alive."""
+        deadline_s: float | None = self.quic.get_timer()
+        for other_s in (self.handshake_deadline_s, self.keep_alive_at_s):
+            if other_s is not None and (deadline_s is None or other_s < deadline_s):
+                deadline_s = other_s
+        return deadline_s

@@ -1,0 +1,261 @@
+"""Everything one worker consists of, built from the message that assigns its slot."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.tls import load_pem_private_key, load_pem_x509_certificates
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from antquic_server.config.model import Settings, from_plain
+from antquic_server.errors import CertificateError
+from antquic_server.ipc.messages import Assign
+from antquic_server.net.stray import StrayReceiver
+from antquic_server.net.udp import PathAddress, UdpSocket
+from antquic_server.pqc.pool import PqcPool
+from antquic_server.pqc.select import load_provider
+from antquic_server.protocol.limits import KeyedBuckets
+from antquic_server.protocol.parameters import ExtensionParameters
+from antquic_server.protocol.raw_public_key import peer_id
+from antquic_server.protocol.retry_policy import RetryPolicy
+from antquic_server.protocol.retry_token import RetryTokenSealer
+from antquic_server.protocol.routing import CONNECTION_ID_LENGTH_BYTES, ConnectionIdLayout
+from antquic_server.protocol.seam.connection import NodeQuicConnection
+from antquic_server.protocol.seam.options import ConnectionOptions, Tally
+from antquic_server.protocol.seam.tls_context import SigningKey, TlsOptions
+from antquic_server.protocol.stateless_reset import reset_token
+from antquic_server.stats.counters import CounterSet
+from workers.admission import SUPPORTED_VERSIONS, Admission, Admitted
+from workers.control_streams import ControlStreams
+from workers.coordination import Coordination, Surroundings
+from workers.echo import EchoService
+from workers.endpoint import Endpoint
+from workers.service import BasicService, Service
+from workers.strangers import Strangers
+from workers.surroundings import EndpointLimits, Hooks
+
+HANDSHAKE_TIMEOUT_BASE_S = 5.0
+"""Times ``pqc.handshake_timeout_multiplier``: long enough for three retransmissions of a lost Initial."""
+
+MAX_DATAGRAM_FRAME_BYTES = 65535
+"""As ant-quic peers advertise it; what fits a packet is less."""
+
+NAT_TRAVERSAL_CONCURRENCY = 10
+ADDRESS_DISCOVERY_BOTH = 2
+
+RATE_TABLE_ENTRIES = 1 << 14
+"""Buckets per table, about 2 MB; addresses that collide share one (``protocol.limits``)."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Worker:
+    """A worker that has a slot."""
+
+    endpoint: Endpoint
+    coordination: Coordination
+    pool: PqcPool
+    tally: Tally
+    counters: CounterSet
+    heartbeat_interval_s: float
+    offloads: list[str]
+
+    def snapshot(self, loop_lag_s: float) -> dict[str, float]:
+        """Return the counters with the gauges and the pool's figures of this moment."""
+        self.endpoint.collect()
+        values = self.counters.values
+        values["active_connections"] = len(self.endpoint.connections)
+        values["handshakes_in_flight"] = self.endpoint.half_open
+        values["pqc_pool_hits"] = self.pool.hits
+        values["pqc_pool_misses"] = self.pool.misses
+        values["observed_addresses_sent"] = self.tally.observed_addresses_sent
+        values[self.counters.declare("drops", "undecryptable")] = self.tally.undecryptable_packets
+        values[self.counters.declare("drops", "key_unavailable")] = self.tally.packets_without_key
+        values[self.counters.declare("drops", "datagram_frame_above_mtu")] = self.tally.mtu_datagram_frames_dropped
+        values["mtu_probes_sent"] = self.tally.mtu_probes_sent
+        values["mtu_probes_lost"] = self.tally.mtu_probes_lost
+        values["mtu_black_holes"] = self.tally.mtu_black_holes
+        connections = self.endpoint.connections.values()
+        values["path_mtu_sum_bytes"] = sum(connection.quic.path_mtu_bytes for connection in connections)
+        values["loop_lag_s"] = loop_lag_s
+        return self.counters.snapshot()
+
+
+def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) -> Worker:
+    """
+    Build a worker for its slot.
+
+    Raises:
+        CannotBootError: A provider, key or certificate cannot be used.
+    """
+    settings = from_plain(assign.settings)
+    counters = CounterSet()
+    pool = PqcPool(load_provider(settings.pqc.provider), settings.pqc.memory_pool_size)  # type: ignore[arg-type]
+    node_key = pool.signing_key(assign.identity_seed)
+    layout = ConnectionIdLayout(node_id=peer_id(node_key.public_key)[:2], worker_count=assign.worker_count)
+    # Of the node key, not of this process, so that a successor can reset its predecessor's connections.
+    reset_key = _derive(assign.identity_seed, b"antquic-server stateless reset")
+
+    def new_connection_id() -> bytes:
+        return layout.new_connection_id(assign.slot, os.urandom)
+
+    configuration = _quic_configuration(settings, assign)
+    options = replace(
+        _connection_options(settings, pool, node_key),
+        new_connection_id=new_connection_id,
+        stateless_reset_token=lambda cid: reset_token(reset_key, cid),
+    )
+
+    def make_quic(admitted: Admitted) -> NodeQuicConnection:
+        return NodeQuicConnection(
+            configuration=configuration,
+            options=options,
+            original_destination_connection_id=admitted.original_destination_cid,
+            retry_source_connection_id=admitted.retry_source_cid,
+        )
+
+    sockets = _adopt_sockets(assign)
+    admission = _admission(settings, assign, counters, new_connection_id)
+
+    def make_strangers(reply: Callable[[PathAddress, bytes], None]) -> Strangers:
+        return Strangers(
+            slot=assign.slot,
+            layout=layout,
+            stray_senders=[_adopt_stray(fd) for fd in assign.steering_fds],
+            admission=admission,
+            counters=counters,
+            reset_key=reset_key,
+            resets_per_s=settings.limits.stateless_resets_per_s,
+            random_bytes=os.urandom,
+            reply=reply,
+        )
+
+    coordination = _coordination(settings, counters, hooks, lambda: endpoint)
+    application = _application(settings, counters, echo=assign.echo)
+    endpoint = Endpoint(
+        sockets=sockets,
+        stray=StrayReceiver(_adopt_stray(assign.steering_fd)),
+        counters=counters,
+        make_strangers=make_strangers,
+        make_quic=make_quic,
+        service=ControlStreams(coordination, application, counters),
+        hooks=hooks,
+        limits=EndpointLimits(
+            handshake_timeout_s=HANDSHAKE_TIMEOUT_BASE_S * settings.pqc.handshake_timeout_multiplier,
+            keep_alive_s=settings.endpoint.keep_alive_s,
+        ),
+        loop=loop,
+    )
+    return Worker(
+        endpoint=endpoint,
+        coordination=coordination,
+        pool=pool,
+        tally=options.tally,
+        counters=counters,
+        heartbeat_interval_s=settings.endpoint.heartbeat_interval_s,
+        offloads=sockets[0].offloads if sockets else [],
+    )
+
+
+def _derive(secret: bytes, purpose: bytes) -> bytes:
+    return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=purpose).derive(secret)
+
+
+def _quic_configuration(settings: Settings, assign: Assign) -> QuicConfiguration:
+    configuration = QuicConfiguration(
+        is_client=False,
+        alpn_protocols=list(settings.endpoint.alpn) or None,
+        connection_id_length=CONNECTION_ID_LENGTH_BYTES,
+        idle_timeout=settings.endpoint.idle_timeout_s,
+        max_datagram_size=settings.mtu.initial,
+        max_datagram_frame_size=MAX_DATAGRAM_FRAME_BYTES,
+        supported_versions=list(SUPPORTED_VERSIONS),
+    )
+    try:
+        configuration.certificate, *configuration.certificate_chain = load_pem_x509_certificates(assign.certificate_pem)
+        configuration.private_key = load_pem_private_key(assign.certificate_key_pem)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise CertificateError(f"the X.509 certificate or its key cannot be used: {error}") from error
+    return configuration
+
+
+def _connection_options(settings: Settings, pool: PqcPool, node_key: SigningKey) -> ConnectionOptions:
+    return ConnectionOptions(
+        tls=TlsOptions(pqc=pool, node_key=node_key, allow_classical=settings.pqc.mode == "any"),
+        extensions=ExtensionParameters(
+            nat_traversal=NAT_TRAVERSAL_CONCURRENCY,
+            rfc_nat_traversal=True,
+            address_discovery=ADDRESS_DISCOVERY_BOTH,
+        ),
+        max_candidates=settings.nat.max_candidates,
+        stream_window_bytes=settings.limits.stream_window_bytes,
+        connection_window_bytes=settings.limits.connection_window_bytes,
+        max_backlog_bytes=settings.limits.echo_buffer_bytes,
+        mtu_initial=settings.mtu.initial,
+        mtu_min=settings.mtu.min,
+        mtu_max=settings.mtu.max,
+    )
+
+
+def _admission(
+    settings: Settings, assign: Assign, counters: CounterSet, new_connection_id: Callable[[], bytes]
+) -> Admission:
+    limits = settings.limits
+    burst_s = limits.handshake_burst_s
+    # The kernel spreads the connections of one address over all slots, so each slot grants its share.
+    share = 1 / assign.worker_count
+    address_rate = limits.handshakes_per_address_per_s * share
+    prefix_rate = limits.handshakes_per_prefix_per_s * share
+    return Admission(
+        counters=counters,
+        sealer=RetryTokenSealer(assign.root_secret),
+        retry_policy=RetryPolicy(mode=limits.retry, half_open_threshold=limits.half_open_retry_threshold),
+        address_rates=KeyedBuckets(address_rate, max(1.0, address_rate * burst_s), RATE_TABLE_ENTRIES),
+        prefix_rates=KeyedBuckets(prefix_rate, max(1.0, prefix_rate * burst_s), RATE_TABLE_ENTRIES),
+        max_connections=settings.endpoint.max_connections,
+        new_connection_id=new_connection_id,
+        random_bytes=os.urandom,
+    )
+
+
+def _application(settings: Settings, counters: CounterSet, *, echo: bool) -> Service:
+    if echo:
+        return EchoService(counters, max_message_bytes=settings.limits.max_message_bytes)
+    return BasicService(counters)
+
+
+def _coordination(
+    settings: Settings, counters: CounterSet, hooks: Hooks, endpoint: Callable[[], Endpoint]
+) -> Coordination:
+    """``endpoint`` is asked for later: it does not exist yet, since its service is made from this."""
+    surroundings = Surroundings(
+        tell_hub=hooks.tell_hub,
+        find=lambda number: endpoint().find(number),
+        flush=lambda connection: endpoint().flush_soon(connection),
+        monotonic_s=time.monotonic,
+        unix_s=time.time,
+    )
+    rates = KeyedBuckets(settings.nat.coordination_rate_per_s, settings.nat.coordination_burst, RATE_TABLE_ENTRIES)
+    return Coordination(surroundings, counters=counters, rates=rates)
+
+
+def _adopt_sockets(assign: Assign) -> list[UdpSocket]:
+    """Wrap the inherited descriptors; detached again at exit, they are the supervisor's."""
+    adopted = []
+    for index, item in enumerate(assign.sockets):
+        sock = socket.socket(item.family, socket.SOCK_DGRAM, fileno=item.fd)
+        sock.setblocking(False)
+        adopted.append(UdpSocket(sock, wildcard=ip_address(item.host).is_unspecified, socket_index=index))
+    return adopted
+
+
+def _adopt_stray(fd: int) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM, fileno=os.dup(fd))
+    sock.setblocking(False)
+    return sock
