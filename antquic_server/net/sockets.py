@@ -20,6 +20,7 @@ import os
 import socket
 import struct
 import sys
+import time
 from collections.abc import Sequence
 from ctypes import addressof, create_string_buffer
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from typing import Final
 
 from antquic_server.errors import CannotBootError, PortInUseError, PrivilegeError
 from antquic_server.net.packet_info import request_packet_info
-from antquic_server.net.port_lock import PortLock, describe_holder
+from antquic_server.net.port_lock import PortLock, describe_holder, holder_pid
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.steering import steering_program
 
@@ -38,6 +39,10 @@ _LINUX: Final = sys.platform == "linux"
 
 SOCKET_BUFFER_BYTES: Final = 8 << 20
 """A slot whose worker died must hold what arrives until the next one reads; this is about 3,600 datagrams."""
+
+_RELEASE_PATIENCE_S: Final = 2.0
+"""How long a port that no node claims may stay taken: workers outlive a supervisor that was killed by moments."""
+_RELEASE_POLL_S: Final = 0.02
 
 # From <asm-generic/socket.h>, <linux/in.h> and <linux/in6.h>; Python 3.11 names none of these.
 _SO_SNDBUFFORCE: Final = 32
@@ -146,7 +151,7 @@ def _bind_group(address: SocketAddress, worker_count: int) -> ListenGroup:
     host = str(address.host)
     with contextlib.ExitStack() as on_failure:
         first = on_failure.enter_context(_open_socket(family))
-        first.bind((host, address.port))
+        _bind_when_released(first, address)
         port: int = first.getsockname()[1]
         lock = PortLock(str(SocketAddress(host=address.host, port=port)))
         on_failure.callback(lock.release)
@@ -166,6 +171,27 @@ def _bind_group(address: SocketAddress, worker_count: int) -> ListenGroup:
         steered = worker_count == 1 or attach_steering(first, worker_count)
         on_failure.pop_all()
     return ListenGroup(family=family, host=host, port=port, sockets=sockets, steered=steered, lock=lock)
+
+
+def _bind_when_released(sock: socket.socket, address: SocketAddress) -> None:
+    """
+    Bind, waiting a moment for a predecessor's last processes to let go of the port.
+
+    A service manager starts the next supervisor as soon as it has reaped the one that was killed, which may be
+    before the kernel has closed the sockets of the workers. A port that a running node claims is refused at once.
+    """
+    deadline_s = time.monotonic() + _RELEASE_PATIENCE_S
+    while True:
+        try:
+            sock.bind((str(address.host), address.port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or holder_pid(str(address)) is not None:
+                raise
+            if time.monotonic() >= deadline_s:
+                raise
+            time.sleep(_RELEASE_POLL_S)
+        else:
+            return
 
 
 def _open_socket(family: socket.AddressFamily) -> socket.socket:

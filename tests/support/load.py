@@ -309,12 +309,17 @@ def wait_healthy(node: Node, *, besides: Sequence[int] = ()) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
+    """
+    Whether a process exists and has not ended.
+
+    A zombie has, unless it still has threads: those end after the first one, and hold its files until then.
+    """
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        threads = len(list(Path(f"/proc/{pid}/task").iterdir()))
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return state not in ("Z", "X")
+    return state not in ("Z", "X") or threads > 1
 
 
 def descendants(pid: int) -> list[int]:

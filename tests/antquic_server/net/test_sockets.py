@@ -7,6 +7,7 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -216,6 +217,20 @@ sys.stdin.read()
             bind_slots([f"127.0.0.1:{port}"], 2)
         foreign.kill()
         foreign.wait(timeout=5)
+
+
+def test_port_that_is_let_go_in_a_moment_is_waited_for() -> None:
+    """The workers of a supervisor that was killed leave a little after it; its successor does not mind."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as leaving:
+        leaving.bind(("127.0.0.1", 0))
+        port = leaving.getsockname()[1]
+        timer = threading.Timer(0.2, leaving.close)
+        timer.start()
+        groups = bind_slots([f"127.0.0.1:{port}"], 2)
+        timer.join()
+    assert [group.port for group in groups] == [port]
+    for group in groups:
+        group.close()
 
 
 def test_foreign_program_that_joins_later_receives_nothing(bind: Bind) -> None:
