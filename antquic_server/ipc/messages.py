@@ -13,6 +13,11 @@ The conversation, as a timeline (S supervisor, W worker; one channel per worker)
     S → W  Introduce         … which tells its peer, and answers
     W → S  Introduced        … to the hub, which passes the answer back
     S → W  Introduced        … to the worker that asked
+    W → S  RelayReserve      a peer here wants a relay session: may it?
+    S → W  RelayReserved     yes and how fast, or which limit forbids it
+    W → S  RelayUsage, RelayReleased         what sessions have moved, and that one has ended
+    S → W  RelayRate, RelayRevoked           a session's new rate, or its end
+    S → W  LimitsChanged     limits that may change while the node runs
     S → W  Drain             stop accepting, close connections, then leave
     W → S  Drained           nothing is left; the process exits
     W → S  BootFailed        the worker cannot start and says why
@@ -121,7 +126,8 @@ class PeerUp:
     """
     An authenticated peer has a connection here, or has moved; ``connection`` is unique within the worker.
 
-    ``readable`` is False for a connection on which the peer does not read what we send (a bare request).
+    ``readable`` is False for a connection on which the peer does not read what we send (a bare request);
+    ``channels`` says that it knows relay channels.
     """
 
     peer_id: bytes
@@ -129,6 +135,7 @@ class PeerUp:
     host: str
     port: int
     readable: bool = True
+    channels: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +216,74 @@ class Drained:
     connections: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayReserve:
+    """
+    A peer of this worker asks for a relay session; ``session`` is unique within the worker.
+
+    ``host`` is the peer's numeric address, which its prefix follows from.
+    """
+
+    session: int
+    peer_id: bytes
+    host: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayReserved:
+    """
+    The hub's answer: the limit that refuses the session, or how fast it may be.
+
+    ``refusal`` is a ``protocol.relay_limits.Refusal`` or empty. Rates are bytes per second, ``burst_bytes`` what may
+    pass at once.
+    """
+
+    session: int
+    refusal: str
+    rate_bytes_per_s: float = 0.0
+    burst_bytes: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayReleased:
+    """A session has ended, after ``moved_bytes`` more than last reported."""
+
+    session: int
+    moved_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayUsage:
+    """Bytes that sessions have moved since the last report, in two lists of one length; only those that moved any."""
+
+    sessions: list[int]
+    moved_bytes: list[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayRate:
+    """A session may be this fast from now on: its peer has opened or closed others, or limits have changed."""
+
+    session: int
+    rate_bytes_per_s: float
+    burst_bytes: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayRevoked:
+    """A session has to end; ``reason`` is a ``protocol.relay_limits.Refusal``."""
+
+    session: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsChanged:
+    """The operator has changed limits; ``settings`` are all settings in plain values, as in :class:`Assign`."""
+
+    settings: dict[str, object]
+
+
 Message = (
     Hello
     | Assign
@@ -222,6 +297,13 @@ Message = (
     | Introduced
     | Drain
     | Drained
+    | RelayReserve
+    | RelayReserved
+    | RelayReleased
+    | RelayUsage
+    | RelayRate
+    | RelayRevoked
+    | LimitsChanged
 )
 
 KINDS: dict[int, type[Message]] = {
@@ -237,5 +319,12 @@ KINDS: dict[int, type[Message]] = {
     9: Drained,
     10: Introduce,
     11: Introduced,
+    20: RelayReserve,
+    21: RelayReserved,
+    22: RelayReleased,
+    23: RelayUsage,
+    24: RelayRate,
+    25: RelayRevoked,
+    26: LimitsChanged,
 }
 """Wire number of each message; numbers are never reused."""
