@@ -53,7 +53,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
 HELLO = Hello(version=1, pid=77)
 HELLO_HEX = "00000004" + "9300014d"
 PEER_UP = PeerUp(peer_id=b"\xaa\xbb", connection=300, host="::1", port=443)
-PEER_UP_HEX = "00000011" + "9606c402aabbcd012ca33a3a31cd01bbc3"
+PEER_UP_HEX = "00000012" + "9706c402aabbcd012ca33a3a31cd01bbc3c2"
 INTRODUCE = Introduce(
     request_id=1,
     expires_at_unix_ms=2,
