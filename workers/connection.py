@@ -3,11 +3,18 @@
 from enum import Enum
 
 from antquic_server.net.udp import PathAddress
+from antquic_server.protocol.address import SocketAddress
+from antquic_server.protocol.limits import TokenBucket
 from antquic_server.protocol.seam.connection import NodeQuicConnection
 
 MAX_HANDSHAKE_DATAGRAMS = 64
 """Per connection, until its handshake is complete. An ant-quic peer sends about ten; this leaves room for several
 repetitions of each."""
+
+
+CANDIDATE_REPORTS_PER_S = 0.2
+CANDIDATE_REPORT_BURST = 20.0
+"""How often the hub hears that a peer's advertised addresses have changed; an honest one has a few, at the start."""
 
 
 class StreamOwner(Enum):
@@ -26,6 +33,8 @@ class Connection:
     """
 
     __slots__ = (
+        "_candidate_reports",
+        "_candidates",
         "connection_ids",
         "control_streams",
         "handshake_datagrams",
@@ -61,12 +70,26 @@ class Connection:
         """Belongs to the service that handles the connection's streams."""
         self.timer_at_s: float | None = None
         self.timer_entries_s: list[float] = []
+        self._candidates: tuple[SocketAddress, ...] = ()
+        self._candidate_reports: TokenBucket | None = None
 
     def take_handshake_datagram(self) -> bool:
         """Count a datagram towards the handshake's budget; False once that is spent."""
         # Repeating one Initial for ever must not cost more than a look at the table.
         self.handshake_datagrams += 1
         return self.handshake_datagrams <= MAX_HANDSHAKE_DATAGRAMS
+
+    def take_candidate_report(self, now_s: float) -> bool:
+        """Return whether to report changed candidates now, and consider it done; too many changes have to wait."""
+        candidates = tuple(self.quic.candidates)
+        if candidates == self._candidates:
+            return False
+        if self._candidate_reports is None:
+            self._candidate_reports = TokenBucket(CANDIDATE_REPORTS_PER_S, CANDIDATE_REPORT_BURST)
+        if not self._candidate_reports.take(now_s):
+            return False
+        self._candidates = candidates
+        return True
 
     def next_deadline_s(self) -> float | None:
         """The earliest of QUIC's own timer, the handshake deadline and the keep-alive."""

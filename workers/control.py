@@ -26,8 +26,12 @@ from antquic_server.ipc.messages import (
     PeerDown,
     PeerUp,
     Ready,
+    SocketDescriptor,
 )
 from antquic_server.logs import get_logger
+from antquic_server.net.packet_info import local_host
+from antquic_server.net.udp import PathAddress
+from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.codepoints import ApplicationErrorCode
 from workers.connection import Connection
 from workers.lifecycle import Stage
@@ -62,6 +66,7 @@ class Control:
         self._stopped = stopped
         self._loop = loop
         self._worker: Worker | None = None
+        self._sockets: list[SocketDescriptor] = []
         self._sequence = 0
         self._interval_s = SPARE_HEARTBEAT_INTERVAL_S
         self._channel = Channel(sock, self._handle_message, self._handle_closed, loop)
@@ -81,8 +86,17 @@ class Control:
                     host=connection.path.host,
                     port=connection.path.port,
                     readable=connection.quic.server_name not in UNREAD_SERVER_NAMES,
+                    advertised=[str(item) for item in connection.quic.candidates],
+                    reached_at=self._reached_at(connection.path),
                 )
             )
+
+    def _reached_at(self, path: PathAddress) -> str:
+        """The address of ours that a path leads to."""
+        if not 0 <= path.socket_index < len(self._sockets):
+            return ""
+        bound = self._sockets[path.socket_index]
+        return str(SocketAddress.from_host(local_host(path.local) or bound.host, bound.port).normalised())
 
     def peer_down(self, connection: Connection) -> None:
         """Tell the hub that one of a peer's connections has ended."""
@@ -118,6 +132,7 @@ class Control:
             self._stop(3)
             return
         self._worker = worker
+        self._sockets = message.sockets
         self._interval_s = worker.heartbeat_interval_s
         worker.endpoint.start()
         self.stage = Stage.SERVING

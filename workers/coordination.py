@@ -128,13 +128,18 @@ class Coordination:
         if connection is None or connection.peer_id != question.target:
             return question.answer(reason=RejectionReason.UNKNOWN_TARGET.value)
         try:
+            # What the two have advertised is used only as far as the hub says so.
             initiator = PeerAddresses(
                 observed=SocketAddress.parse(question.address),
-                advertised=tuple(SocketAddress.parse(item) for item in question.advertised),
+                others=tuple(map(SocketAddress.parse, question.advertised)),
+            )
+            target = PeerAddresses(
+                observed=_observed(connection),
+                others=tuple(map(SocketAddress.parse, question.target_advertised)),
             )
         except AddressDecodeError:
             return question.answer(reason=RejectionReason.INTERNAL_ERROR.value)
-        chosen = choose_addresses(initiator, _addresses_of(connection))
+        chosen = choose_addresses(initiator, target)
         if chosen is None:
             log.debug("no address family in common", initiator=question.initiator.hex(), target=question.target.hex())
             return question.answer(reason=RejectionReason.INTERNAL_ERROR.value)
@@ -153,18 +158,14 @@ class Coordination:
         return True
 
 
-def _addresses_of(connection: Connection) -> PeerAddresses:
+def _observed(connection: Connection) -> SocketAddress:
     # Of the state machine, not of the connection, which follows only after the events of a burst: a request may be the
     # first packet from behind a NAT that has rebound.
     path = connection.quic.get_peer_address() or connection.path
-    return PeerAddresses(
-        observed=SocketAddress.from_host(path[0], path[1]).normalised(),
-        advertised=tuple(connection.quic.candidates),
-    )
+    return SocketAddress.from_host(path[0], path[1]).normalised()
 
 
 def _question(envelope: Envelope, request: CoordinationRequest, connection: Connection) -> Introduce:
-    addresses = _addresses_of(connection)
     return Introduce(
         request_id=envelope.request_id,
         expires_at_unix_ms=envelope.expires_at_unix_ms,
@@ -172,8 +173,8 @@ def _question(envelope: Envelope, request: CoordinationRequest, connection: Conn
         initiator=request.initiator,
         target=request.target,
         connection=connection.number,
-        address=str(addresses.observed),
-        advertised=[str(item) for item in addresses.advertised],
+        address=str(_observed(connection)),
+        advertised=[str(item) for item in connection.quic.candidates],
     )
 
 

@@ -283,6 +283,8 @@ class Endpoint:
             event = quic.next_event()
         if connection.ready:
             self._follow_path(connection, now_s)
+            if connection.peer_id is not None and connection.take_candidate_report(now_s):
+                self._hooks.peer_up(connection)
 
     def _handshake_completed(self, connection: Connection) -> None:
         quic = connection.quic

@@ -102,7 +102,7 @@ class NatSettings:
     """
     ``[nat]``: NAT traversal (``NatConfig`` in ant-quic).
 
-    The two coordination keys and ``max_candidates`` act on the node. The others are settings of a
+    The coordination and introduction keys and ``max_candidates`` act on the node. The others are settings of a
     peer: the peer library has them in its own ``PeerSettings``, and a node does nothing with them.
     """
 
@@ -118,6 +118,10 @@ class NatSettings:
     coordination_rate_per_s: Annotated[float, Number(0.01, 1000)] = 0.5
     # A peer that has just joined looks for a few others at once.
     coordination_burst: Annotated[int, Whole(1, 1000)] = 3
+    # What a peer of our library follows; more would be refused there without a word to the initiator.
+    introductions_per_target_per_s: Annotated[float, Number(0.01, 10_000)] = 5.0
+    # Likewise: all who know a popular peer may come at once.
+    introductions_per_target_burst: Annotated[int, Whole(1, 100_000)] = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ Every message is a frozen dataclass of plain values. ``codec`` writes one as a m
 ``VERSION`` rises when that is not enough.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 VERSION = 1
 
@@ -127,7 +127,8 @@ class PeerUp:
     An authenticated peer has a connection here, or has moved; ``connection`` is unique within the worker.
 
     ``readable`` is False for a connection on which the peer does not read what we send (a bare request);
-    ``channels`` says that it knows relay channels.
+    ``channels`` says that it knows relay channels. ``advertised`` are the addresses it has advertised on it, at most
+    ``nat.max_candidates``, ``reached_at`` is the address of ours that it sends to.
     """
 
     peer_id: bytes
@@ -136,6 +137,8 @@ class PeerUp:
     port: int
     readable: bool = True
     channels: bool = False
+    advertised: list[str] = field(default_factory=list)
+    reached_at: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +175,8 @@ class Introduce:
     A peer of the sending worker asks to be introduced to another.
 
     ``connection`` is the one it asked on; ``address`` and ``advertised`` say where it can be reached, as text. The hub
-    fills in ``slot`` (of the asking worker) and ``target_connection`` before it passes the message on.
+    fills in ``slot`` (of the asking worker) and ``target_connection`` before it passes the message on, and leaves in
+    ``advertised``, or puts in ``target_advertised``, the one address to be used where the families differ.
     """
 
     request_id: int
@@ -185,6 +189,7 @@ class Introduce:
     advertised: list[str]
     slot: int = -1
     target_connection: int = -1
+    target_advertised: list[str] = field(default_factory=list)
 
     def answer(self, *, reason: str = "", initiator_address: str = "", target_address: str = "") -> Introduced:
         """Return the answer: a reason to refuse, or one address of each side."""

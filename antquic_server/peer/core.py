@@ -121,10 +121,12 @@ class PeerCore:
             is_node=True,
         )
 
-    def connect_peer(self, target: bytes, coordinators: list[Link], now_s: float) -> None:
-        """Reach a peer through a node; ends with ``PunchEnded``."""
+    def connect_peer(
+        self, target: bytes, coordinators: list[Link], now_s: float, deadline_s: float | None = None
+    ) -> None:
+        """Reach a peer through a node, within ``discovery_timeout_s`` or sooner; ends with ``PunchEnded``."""
         if not self.introductions.is_asking(target):
-            self.introductions.begin(target, [link.number for link in coordinators], now_s)
+            self.introductions.begin(target, [link.number for link in coordinators], now_s, deadline_s)
 
     def close_peer(self, peer_id: bytes, code: int, reason: str) -> None:
         """Close every connection to one peer, superseded ones as well; flush afterwards."""

@@ -10,9 +10,11 @@ The peer library's front door: an :class:`Endpoint` with sockets, a clock and co
 """
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
@@ -33,15 +35,17 @@ from antquic_server.peer.events import (
     StreamActivity,
 )
 from antquic_server.peer.factory import QuicFactory
+from antquic_server.peer.keeper import Keeper
 from antquic_server.peer.link import Link
-from antquic_server.peer.punching import DETAILS, Failure
+from antquic_server.peer.punching import Failure
+from antquic_server.peer.searches import Searches, unreachable
 from antquic_server.peer.settings import PeerSettings
 from antquic_server.peer.sockets import PeerSockets
 from antquic_server.peer.statistics import PeerStatistics
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.codepoints import ApplicationErrorCode
 
-__all__ = ["Endpoint"]
+__all__ = ["Endpoint", "LocalFailure"]
 
 MAX_WAITING_CONNECTIONS = 256
 """Connections of others that wait for ``accept``; more stay usable by ``connect_peer``, and are counted."""
@@ -49,6 +53,13 @@ NODE_READY_S = 1.0
 """How long to wait at the start for a node to tell us our address; some never do."""
 CLOSE_LINGER_S = 0.02
 """Long enough for the closes to leave; nobody answers them."""
+
+
+class LocalFailure(StrEnum):
+    """Why a call came to nothing without anybody having been asked; the others are ``punching.Failure``."""
+
+    NO_SOCKET = "no_socket"
+    NOT_OBSERVED = "not_observed"
 
 
 class Endpoint:
@@ -70,7 +81,8 @@ class Endpoint:
         self._connections: dict[bytes, PeerConnection] = {}
         self._incoming: asyncio.Queue[PeerConnection] = asyncio.Queue(MAX_WAITING_CONNECTIONS)
         self._dials: dict[int, asyncio.Future[PeerConnection]] = {}
-        self._punches: dict[bytes, asyncio.Future[PeerConnection]] = {}
+        self._keeper = Keeper(map(SocketAddress.parse, self.settings.known_peers), jitter=random.random)
+        self._searches = Searches(self._core, self._keeper)
         self._address_known = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._pump_planned = False
@@ -123,10 +135,10 @@ class Endpoint:
         for connection in list(self._connections.values()):
             connection.ended(ApplicationErrorCode.PEER_SHUTDOWN, "the endpoint was closed")
         self._connections.clear()
-        error = _unreachable("peer", Failure.ENDPOINT_CLOSED)
-        for future in (*self._dials.values(), *self._punches.values()):
+        for future in self._dials.values():
             if not future.done():
-                future.set_exception(error)
+                future.set_exception(unreachable("peer", Failure.ENDPOINT_CLOSED))
+        self._searches.close()
         self._factory.close()
 
     # Facts.
@@ -163,7 +175,7 @@ class Endpoint:
             await asyncio.wait_for(self._address_known.wait(), timeout_s)
         except TimeoutError:
             detail = f"no node has told us our address within {timeout_s} s"
-            raise PeerUnreachableError("our own address", "not_observed", detail) from None
+            raise PeerUnreachableError("our own address", LocalFailure.NOT_OBSERVED, detail) from None
         return self._core.nat.addresses[0]
 
     # Connecting.
@@ -179,7 +191,9 @@ class Endpoint:
         target = SocketAddress.parse(address) if isinstance(address, str) else address
         link = None if self._closed else self._core.dial(target, time.monotonic())
         if link is None:
-            raise PeerUnreachableError(str(target), "no_socket", "no open socket of ours has that address family")
+            self._keeper.give_up(address=target)
+            detail = "no open socket of ours has that address family"
+            raise PeerUnreachableError(str(target), LocalFailure.NO_SOCKET, detail)
         future: asyncio.Future[PeerConnection] = self._loop.create_future()
         self._dials[link.number] = future
         self._pump()
@@ -194,7 +208,8 @@ class Endpoint:
         """
         Return the connection to a peer, making one through a node if there is none.
 
-        All callers share one attempt and get the same connection.
+        All callers share one attempt and get the same connection. While every node is away, and is being dialled again,
+        the attempt waits for one.
 
         Args:
             peer_id: Whom to reach, 32 bytes.
@@ -206,15 +221,12 @@ class Endpoint:
         existing = self._connections.get(peer_id)
         if existing is not None and not existing.is_closed:
             return existing
-        future = self._punches.get(peer_id)
-        if future is None:
-            if self._closed:
-                raise _unreachable(peer_id.hex(), Failure.ENDPOINT_CLOSED)
-            future = self._punches[peer_id] = self._loop.create_future()
-            # Nobody may be waiting any more when it fails.
-            future.add_done_callback(lambda done: None if done.cancelled() else done.exception())
-            self._core.connect_peer(peer_id, self._coordinators(via), time.monotonic())
-            self._pump()
+        if self._closed:
+            raise unreachable(peer_id.hex(), Failure.ENDPOINT_CLOSED)
+        wanted = [via] if isinstance(via, PeerConnection) else via
+        nodes = None if wanted is None else [connection.peer_id for connection in wanted]
+        future = self._searches.future(peer_id, nodes, time.monotonic())
+        self._pump()
         return await asyncio.shield(future)
 
     async def accept(self) -> PeerConnection:
@@ -225,14 +237,6 @@ class Endpoint:
         """Yield every peer that connects to us without our asking."""
         while True:
             yield await self.accept()
-
-    def _coordinators(self, via: PeerConnection | Sequence[PeerConnection] | None) -> list[Link]:
-        links = self._core.node_links
-        if via is None:
-            return links
-        wanted = [via] if isinstance(via, PeerConnection) else list(via)
-        by_peer = {link.peer_id: link for link in reversed(links)}
-        return [by_peer[connection.peer_id] for connection in wanted if connection.peer_id in by_peer]
 
     # Driving the core.
 
@@ -255,17 +259,26 @@ class Endpoint:
 
     def _timer_fired(self) -> None:
         self._timer = None
-        self._core.handle_timer(time.monotonic())
+        now_s = time.monotonic()
+        self._core.handle_timer(now_s)
+        for address in self._keeper.due(now_s):
+            if self._core.dial(address, now_s) is None:
+                self._keeper.give_up(address=address)
+        self._searches.handle_timer(now_s)
         self._pump()
 
     def _touch(self, link: Link) -> None:
         """Flush a connection in the next turn of the loop: whoever writes twice is sent once."""
         self._core.links.touch(link)
+        self._pump_soon()
+
+    def _pump_soon(self) -> None:
         if not self._pump_planned and not self._closed:
             self._pump_planned = True
             self._loop.call_soon(self._pump)
 
     def _close_peer(self, peer_id: bytes, code: int, reason: str) -> None:
+        self._keeper.give_up(peer_id=peer_id)
         self._core.close_peer(peer_id, code, reason)
         self._pump()
 
@@ -285,7 +298,8 @@ class Endpoint:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        deadline_s = self._core.next_deadline_s()
+        times = (self._core.next_deadline_s(), self._keeper.next_deadline_s())
+        deadline_s = min((at_s for at_s in times if at_s is not None), default=None)
         if deadline_s is not None and not self._closed:
             self._timer = self._loop.call_later(max(0.0, deadline_s - time.monotonic()), self._timer_fired)
 
@@ -306,12 +320,15 @@ class Endpoint:
             self._connections[event.peer_id].use(event.live)
         elif isinstance(event, PeerGone):
             self._connections.pop(event.peer_id).ended(event.code, event.reason)
+            self._keeper.peer_gone(event.peer_id, time.monotonic())
         elif isinstance(event, DialFailed):
+            self._keeper.dial_failed(event.link.dialled, time.monotonic())
             future = self._dials.get(event.link.number)
             if future is not None and not future.done():
                 future.set_exception(PeerUnreachableError(str(event.link.dialled), event.failure, event.detail))
         elif isinstance(event, PunchEnded):
-            self._punch_ended(event)
+            self._searches.ended(event, time.monotonic())
+            self._pump_soon()
         elif isinstance(event, AddressObserved):
             self._address_known.set()
         else:
@@ -341,30 +358,28 @@ class Endpoint:
                 close_peer=self._close_peer,
                 drops=self._core.tallies.drops,
             )
-            if event.link.number not in self._dials and peer_id not in self._punches:
+            if not (event.link.is_node or peer_id in self._searches):
                 self._offer(connection)
         else:
             connection.use(event.live)
         future = self._dials.get(event.link.number)
         if future is not None and not future.done():
             future.set_result(connection)
-        punch = self._punches.pop(peer_id, None)
-        if punch is not None and not punch.done():
-            punch.set_result(connection)
+        self._searches.connected(connection)
+        self._node_ready(event.link, peer_id)
+
+    def _node_ready(self, link: Link, peer_id: bytes) -> None:
+        """Go on with what has waited for a node, if this is one."""
+        now_s = time.monotonic()
+        # One that has dialled us is the same node: it is known by its key, whoever dialled.
+        link.is_node = link.is_node or self._keeper.knows(peer_id)
+        self._keeper.connected(link.dialled if link.is_node else None, peer_id, now_s)
+        if link.is_node:
+            self._searches.node_ready(peer_id, now_s)
+            self._pump_soon()
 
     def _offer(self, connection: PeerConnection) -> None:
         if self._incoming.full():
             self._core.tallies.drops["accept_queue_full"] += 1
         else:
             self._incoming.put_nowait(connection)
-
-    def _punch_ended(self, event: PunchEnded) -> None:
-        if event.failure is None or event.invited:
-            return
-        future = self._punches.pop(event.target, None)
-        if future is not None and not future.done():
-            future.set_exception(_unreachable(event.target.hex(), event.failure))
-
-
-def _unreachable(target: str, failure: Failure) -> PeerUnreachableError:
-    return PeerUnreachableError(target, failure.value, DETAILS[failure])

@@ -90,7 +90,7 @@ class Introductions:
         attempt = self._attempts.get(peer_id)
         return attempt is not None and not attempt.punch.invited
 
-    def begin(self, target: bytes, coordinators: list[int], now_s: float) -> None:
+    def begin(self, target: bytes, coordinators: list[int], now_s: float, deadline_s: float | None = None) -> None:
         """Ask the first of these connections for an introduction; ``ended`` is called exactly once for it."""
         if target == self._own_peer_id:
             self._around.ended(target, Failure.SELF_TARGET, False)
@@ -99,6 +99,8 @@ class Introductions:
             self._around.ended(target, Failure.NO_COORDINATOR, False)
             return
         punch = Punch(target=target, settings=self._settings, now_s=now_s)
+        if deadline_s is not None:
+            punch.deadline_s = min(punch.deadline_s, deadline_s)
         self._attempts[target] = _Attempt(punch=punch, coordinators=coordinators)
         self._take(target, punch.steps, now_s)
 
@@ -204,10 +206,7 @@ class Introductions:
         del self._attempts[target]
         others = attempt.coordinators[1:]
         if failure in ELSEWHERE and others and now_s < attempt.punch.deadline_s:
-            self.begin(target, others, now_s)
-            again = self._attempts.get(target)
-            if again is not None:
-                again.punch.deadline_s = attempt.punch.deadline_s
+            self.begin(target, others, now_s, attempt.punch.deadline_s)
             return
         self._around.ended(target, failure, attempt.punch.invited)
 

@@ -19,9 +19,9 @@ for it, which is the source of the packets it sends us. Two cases meet in :func:
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from antquic_server.protocol.address import MAX_PORT, SocketAddress
+from antquic_server.protocol.address_discovery import Mapping
 
 __all__ = ["Mapping", "NatObserver", "dial_plan"]
 
@@ -29,17 +29,6 @@ MAX_OBSERVATIONS = 64
 """Of different nodes; the oldest is forgotten."""
 MAX_PREDICTABLE_DELTA = 16
 """Ports further apart than this were not given out one after the other."""
-
-
-class Mapping(StrEnum):
-    """How a NAT maps, as far as observed (RFC 4787, section 4.1)."""
-
-    UNKNOWN = "unknown"
-    """Fewer than two observations."""
-    ENDPOINT_INDEPENDENT = "endpoint_independent"
-    """The same address for everybody, or no NAT at all."""
-    DEPENDENT = "dependent"
-    """Another one for each destination: symmetric."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,21 @@ Three small state machines without IO:
 """
 
 from collections.abc import Iterator
+from enum import StrEnum
 
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.frames import AddAddress, ObservedAddress
+
+
+class Mapping(StrEnum):
+    """How a NAT maps, as far as observed (RFC 4787, section 4.1)."""
+
+    UNKNOWN = "unknown"
+    """Fewer than two observations."""
+    ENDPOINT_INDEPENDENT = "endpoint_independent"
+    """The same address for everybody, or no NAT at all."""
+    DEPENDENT = "dependent"
+    """Another one for each destination: symmetric."""
 
 
 class ObservedAddressReporter:

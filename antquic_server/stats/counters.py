@@ -72,6 +72,7 @@ _DECLARED: Final = (
     # Coordination.
     _counter("coordinations", "Requests to be introduced to another peer, by how they ended.", "outcome"),
     _counter("introductions_received", "Peers that were told of another that wants to reach them."),
+    _counter("introductions_limited", "Sound requests that the hub refused, by the limit of the node.", "limit"),
     # Cryptography.
     _counter("pqc_pool_hits", "Operations served by a ready context of the memory pool."),
     _counter("pqc_pool_misses", "Operations that had to make a temporary context."),

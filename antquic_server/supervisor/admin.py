@@ -7,7 +7,7 @@ It only answers questions, so it has no authentication; by default only this mac
 ``GET /healthz``       200 while every slot is served, else 503 and one line that says why
 ``GET /status``        what the node is doing, JSON (``status``)
 ``GET /metrics``       Prometheus text
-``GET /peers/<hex>``   the connections of one peer id (64 hex digits), 404 if it has none
+``GET /peers/<hex>``   connections and NAT of one peer id (64 hex digits), 404 if it has none
 =====================  ==========================================================================
 
 The endpoint shares the supervisor's event loop, so a client may cost little: requests are short, have no
@@ -56,6 +56,9 @@ class AdminView(Protocol):
     def peer(self, peer_id: bytes) -> list[dict[str, object]]:
         """The connections of a peer."""
 
+    def nat_mapping(self, peer_id: bytes) -> str:
+        """How a peer's NAT maps."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminResponse:
@@ -87,8 +90,10 @@ def _peer(view: AdminView, path: str) -> AdminResponse:
     match = _PEER_PATH.fullmatch(path)
     if match is None:
         return _text(400, "a peer id has 64 hexadecimal digits")
-    connections = view.peer(bytes.fromhex(match[1]))
-    return _json(200 if connections else 404, {"peer_id": match[1].lower(), "connections": connections})
+    peer_id = bytes.fromhex(match[1])
+    connections = view.peer(peer_id)
+    document = {"peer_id": peer_id.hex(), "nat_mapping": view.nat_mapping(peer_id), "connections": connections}
+    return _json(200 if connections else 404, document)
 
 
 def _text(status: int, line: str) -> AdminResponse:

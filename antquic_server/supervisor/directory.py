@@ -6,9 +6,16 @@ take an answer as a hint: the peer may have left while they asked, and a report 
 full channel.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from antquic_server.errors import AddressDecodeError
+from antquic_server.protocol.address import SocketAddress
+from antquic_server.protocol.address_discovery import Mapping
 
 PEER_ID_BYTES = 32
+
+MAX_ADVERTISED = 256
+"""The most ``nat.max_candidates`` can be: a worker that has lost its mind cannot make an entry longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +23,8 @@ class PeerConnection:
     """
     One connection of a peer: ``connection`` is unique within the worker of ``slot``.
 
-    ``readable`` says whether the peer reads what we send on it.
+    ``readable`` says whether the peer reads what we send on it, ``advertised`` are the addresses it has advertised
+    there, ``reached_at`` is the address of ours that it sends to, empty if unknown.
     """
 
     slot: int
@@ -24,6 +32,13 @@ class PeerConnection:
     host: str
     port: int
     readable: bool = True
+    advertised: tuple[str, ...] = ()
+    reached_at: str = ""
+
+    @property
+    def address(self) -> SocketAddress:
+        """Where we see the peer's packets come from; AddressDecodeError for nonsense, which is never listed."""
+        return SocketAddress.from_host(self.host, self.port).normalised()
 
 
 class Directory:
@@ -39,6 +54,8 @@ class Directory:
         self._capacity = capacity
         self._peers: dict[bytes, dict[tuple[int, int], PeerConnection]] = {}
         self._by_slot: dict[int, dict[int, bytes]] = {}
+        self._last_seen: dict[bytes, dict[bool, SocketAddress]] = {}
+        """By peer and whether it is IPv4: one address of each family, for as long as the peer has any connection."""
         self._count = 0
 
     @property
@@ -52,17 +69,20 @@ class Directory:
         return self._count
 
     def peer_up(self, peer_id: bytes, connection: PeerConnection) -> bool:
-        """List a connection; False if the directory is full or the peer id does not have 32 bytes."""
+        """List a connection; False if the directory is full, or peer id or address are none."""
         held = self._by_slot.setdefault(connection.slot, {})
         before = held.get(connection.connection)
         if before is not None:
             # The same connection again: its address changed, or its PeerDown was lost with a full channel.
             self._remove(connection.slot, connection.connection, before)
-        if len(peer_id) != PEER_ID_BYTES or self._count >= self._capacity:
+        if len(peer_id) != PEER_ID_BYTES or self._count >= self._capacity or not _is_sound(connection):
             self.dropped += 1
             return False
+        if len(connection.advertised) > MAX_ADVERTISED:
+            connection = replace(connection, advertised=connection.advertised[:MAX_ADVERTISED])
         held[connection.connection] = peer_id
         self._peers.setdefault(peer_id, {})[connection.slot, connection.connection] = connection
+        self._last_seen.setdefault(peer_id, {})[connection.address.is_ipv4] = connection.address
         self._count += 1
         return True
 
@@ -89,6 +109,34 @@ class Directory:
         connections = self._peers.get(peer_id, {}).values()
         return sorted(connections, key=lambda each: (each.slot, each.connection))
 
+    def addresses(self, peer_id: bytes) -> tuple[SocketAddress, ...]:
+        """
+        Return where we have seen a peer come from: the newest connection first, each address once.
+
+        At the end is the last address of a family that it now has no connection of: most peers keep one connection to
+        a node, and close the one of the other family as soon as that is there.
+        """
+        connections = self._peers.get(peer_id, {}).values()
+        seen = [each.address for each in reversed(connections)]
+        return tuple(dict.fromkeys([*seen, *self._last_seen.get(peer_id, {}).values()]))
+
+    def mapping(self, peer_id: bytes) -> Mapping:
+        """
+        Return how the peer's NAT maps, as far as it can be told from its present connections.
+
+        That takes two to different addresses of ours, of one family. A NAT that shows both the same address keeps one
+        mapping for everybody; two addresses are two mappings, or a peer with several sockets or uplinks.
+        """
+        seen: dict[bool, dict[str, str]] = {}
+        for each in self._peers.get(peer_id, {}).values():
+            if each.reached_at:
+                by_ours = seen.setdefault(each.address.is_ipv4, {})
+                by_ours[each.reached_at] = str(each.address)
+        comparable = [set(by_ours.values()) for by_ours in seen.values() if len(by_ours) > 1]
+        if not comparable:
+            return Mapping.UNKNOWN
+        return Mapping.ENDPOINT_INDEPENDENT if all(len(found) == 1 for found in comparable) else Mapping.DEPENDENT
+
     def _remove(self, slot: int, connection: int, peer_id: bytes) -> None:
         del self._by_slot[slot][connection]
         self._forget(slot, connection, peer_id)
@@ -98,4 +146,12 @@ class Directory:
         del connections[slot, connection]
         if not connections:
             del self._peers[peer_id]
+            del self._last_seen[peer_id]
         self._count -= 1
+
+
+def _is_sound(connection: PeerConnection) -> bool:
+    try:
+        return connection.address.port >= 0
+    except AddressDecodeError:
+        return False

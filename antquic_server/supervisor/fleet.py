@@ -11,9 +11,10 @@ changed.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
+from antquic_server.config.model import NatSettings
 from antquic_server.ipc.messages import (
     VERSION,
     Assign,
@@ -68,6 +69,7 @@ class FleetPlan:
     max_connections: int
     start_worker: Callable[[WorkerListener], WorkerProcess]
     assignment: Callable[[int, int], Assign]
+    nat: NatSettings = field(default_factory=NatSettings)
 
 
 class Fleet:
@@ -95,7 +97,7 @@ class Fleet:
         self.slots: SlotTable[WorkerProcess] = SlotTable(plan.worker_count)
         self.workers: list[WorkerProcess] = []
         self.directory = Directory(plan.max_connections)
-        self.hub = Hub(self.directory, self._tell_slot)
+        self.hub = Hub(self.directory, self._tell_slot, nat=plan.nat, clock=clock)
         self.retired = RetiredTotals()
         self.restarts: dict[EndReason, int] = dict.fromkeys(EndReason, 0)
         self.stopping = False
@@ -248,6 +250,8 @@ class Fleet:
             host=message.host,
             port=message.port,
             readable=message.readable,
+            advertised=tuple(message.advertised),
+            reached_at=message.reached_at,
         )
         self.directory.peer_up(message.peer_id, connection)
 

@@ -5,37 +5,131 @@ Initiator and target of a hole punch are usually on different workers. The worke
 peers, so it asks the hub; the hub looks the target up and passes the question to the worker that has it, and the answer
 back. Nothing is remembered in between: messages carry all that is needed, and one that gets lost with its worker ends
 in the initiator's own timeout.
+
+The hub is also where the limits of the whole node are: every sound request passes it, whichever worker it came in on,
+and a peer may have connections to all of them. What it counts by:
+
+==================== ===========================================================================================
+initiator            requests of one peer; the same limit as each worker's own, which keeps a flood off the hub
+target               introductions to one peer, by all others together: each makes it dial somebody
+target_share         of those, the ones asked for from one address (/48 for IPv6): at most half, so that nobody
+                     can use up a target's limit from one place and make it unreachable for everybody else
+unproven_address     introductions to an address that nobody has been seen at, by its prefix
+==================== ===========================================================================================
 """
 
 from collections.abc import Callable
 from dataclasses import replace
+from enum import StrEnum
 
+from antquic_server.config.model import NatSettings
+from antquic_server.errors import AddressDecodeError
 from antquic_server.ipc.messages import Introduce, Introduced, Message
+from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.coordination import RejectionReason
-from antquic_server.supervisor.directory import Directory
+from antquic_server.protocol.coordinator import PeerAddresses, find_stand_in
+from antquic_server.protocol.limits import KeyedBuckets, address_prefixes
+from antquic_server.supervisor.directory import Directory, PeerConnection
+
+RATE_TABLE_ENTRIES = 1 << 16
+"""Buckets per table, 1 MB; peers that collide share one (``protocol.limits``)."""
+
+TARGET_SHARE = 0.5
+"""Part of a target's limit that requests from one address can use."""
+
+UNPROVEN_PER_S = 0.2
+UNPROVEN_BURST = 5.0
+"""A peer that dials in vain sends some 15 kB; so those who are made to dial a stranger send him 3 kB/s altogether."""
+
+
+class Limit(StrEnum):
+    """What a request was too much for; a word for the metrics."""
+
+    INITIATOR = "initiator"
+    TARGET = "target"
+    TARGET_SHARE = "target_share"
+    UNPROVEN_ADDRESS = "unproven_address"
 
 
 class Hub:
-    """``tell_slot`` sends a message to the worker of a slot; False if there is none or its queue is full."""
+    """
+    ``tell_slot`` sends a message to the worker of a slot; False if there is none or its queue is full.
 
-    def __init__(self, directory: Directory, tell_slot: Callable[[int, Message], bool]) -> None:
+    ``limited`` counts the requests that were refused as RateLimited, ``clock`` is in monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        tell_slot: Callable[[int, Message], bool],
+        *,
+        nat: NatSettings,
+        clock: Callable[[], float],
+    ) -> None:
+        self.limited = dict.fromkeys(Limit, 0)
         self._directory = directory
         self._tell_slot = tell_slot
+        self._clock = clock
+        rate_per_s, burst = nat.introductions_per_target_per_s, nat.introductions_per_target_burst
+        self._buckets = {
+            Limit.INITIATOR: _buckets(nat.coordination_rate_per_s, nat.coordination_burst),
+            Limit.TARGET: _buckets(rate_per_s, burst),
+            Limit.TARGET_SHARE: _buckets(rate_per_s * TARGET_SHARE, max(1.0, burst * TARGET_SHARE)),
+            Limit.UNPROVEN_ADDRESS: _buckets(UNPROVEN_PER_S, UNPROVEN_BURST),
+        }
 
     def introduce(self, slot: int, message: Introduce) -> None:
-        """Pass a question of the worker of ``slot`` on, or answer that the target is not here."""
+        """Pass a question of the worker of ``slot`` on, or answer why not."""
         question = self._readable_from(replace(message, slot=slot))
-        target = self._directory.newest(message.target)
-        if target is None:
-            self.introduced(question.answer(reason=RejectionReason.UNKNOWN_TARGET.value))
-            return
-        question = replace(question, target_connection=target.connection)
-        if not self._tell_slot(target.slot, question):
-            self.introduced(question.answer(reason=RejectionReason.INTERNAL_ERROR.value))
+        target = self._directory.newest(question.target)
+        reason: RejectionReason | None = RejectionReason.UNKNOWN_TARGET
+        if not self._take(Limit.INITIATOR, question.initiator):
+            reason = RejectionReason.RATE_LIMITED
+        elif target is not None:
+            try:
+                reason = self._pass_on(question, target)
+            except AddressDecodeError:
+                # Words of a worker, and a worker reads what strangers send.
+                reason = RejectionReason.INTERNAL_ERROR
+        if reason is not None:
+            self.introduced(question.answer(reason=reason.value))
 
     def introduced(self, message: Introduced) -> None:
         """Pass an answer back to the worker that asked; if it is gone, so is its peer's connection."""
         self._tell_slot(message.slot, message)
+
+    def _pass_on(self, question: Introduce, target: PeerConnection) -> RejectionReason | None:
+        """Send a question to the worker that has the target; returns why not."""
+        initiator = PeerAddresses(
+            observed=SocketAddress.parse(question.address).normalised(),
+            others=self._directory.addresses(question.initiator),
+            advertised=tuple(map(SocketAddress.parse, question.advertised)),
+        )
+        share = question.target + address_prefixes(initiator.observed)[-1]
+        if not (self._take(Limit.TARGET_SHARE, share) and self._take(Limit.TARGET, question.target)):
+            return RejectionReason.RATE_LIMITED
+        known = PeerAddresses(
+            observed=target.address,
+            others=self._directory.addresses(question.target),
+            advertised=tuple(map(SocketAddress.parse, target.advertised)),
+        )
+        # The worker uses what it is told here and nothing else that a peer has advertised.
+        question = replace(question, target_connection=target.connection, advertised=[], target_advertised=[])
+        stand_in = find_stand_in(initiator, known)
+        if stand_in is not None:
+            if not stand_in.proven and not self._take(Limit.UNPROVEN_ADDRESS, address_prefixes(stand_in.address)[-1]):
+                return RejectionReason.RATE_LIMITED
+            named = [str(stand_in.address)]
+            if stand_in.of_initiator:
+                question = replace(question, advertised=named)
+            else:
+                question = replace(question, target_advertised=named)
+        return None if self._tell_slot(target.slot, question) else RejectionReason.INTERNAL_ERROR
+
+    def _take(self, limit: Limit, key: bytes) -> bool:
+        taken = self._buckets[limit].take(key, self._clock())
+        self.limited[limit] += not taken
+        return taken
 
     def _readable_from(self, question: Introduce) -> Introduce:
         """
@@ -50,3 +144,7 @@ class Hub:
                 if reader is not None:
                     return replace(question, slot=reader.slot, connection=reader.connection)
         return question
+
+
+def _buckets(rate_per_s: float, burst: float) -> KeyedBuckets:
+    return KeyedBuckets(rate_per_s, burst, RATE_TABLE_ENTRIES)

@@ -141,6 +141,7 @@ class Supervisor:
             max_connections=settings.endpoint.max_connections,
             start_worker=self._start_worker,
             assignment=assignments,
+            nat=settings.nat,
         )
         self._fleet = Fleet(
             plan,

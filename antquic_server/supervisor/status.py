@@ -103,22 +103,39 @@ class NodeStatus:
     def peer(self, peer_id: bytes) -> list[dict[str, object]]:
         """Return the connections of a peer, an empty list if it has none."""
         return [
-            {"slot": each.slot, "connection": each.connection, "host": each.host, "port": each.port}
+            {
+                "slot": each.slot,
+                "connection": each.connection,
+                "host": each.host,
+                "port": each.port,
+                "readable": each.readable,
+                "reached_at": each.reached_at,
+                "advertised": list(each.advertised),
+            }
             for each in self._fleet.directory.find(peer_id)
         ]
+
+    def nat_mapping(self, peer_id: bytes) -> str:
+        """Return how a peer's NAT maps, as far as observed."""
+        return self._fleet.directory.mapping(peer_id).value
 
     def _own(self) -> dict[str, float]:
         """What the supervisor counts itself."""
         fleet = self._fleet
         restarts = {f"worker_restarts|{reason}": count for reason, count in fleet.restarts.items()}
-        return restarts | {
-            "ipc_dropped": fleet.ipc_dropped,
-            "directory_dropped": fleet.directory.dropped,
-            "directory_peers": fleet.directory.peer_count,
-            "slots_ready": fleet.ready_count,
-            "spares_ready": len(fleet.spares),
-            "loop_lag_s": fleet.watch.lag_s,
-        }
+        limited = {f"introductions_limited|{limit}": count for limit, count in fleet.hub.limited.items()}
+        return (
+            restarts
+            | limited
+            | {
+                "ipc_dropped": fleet.ipc_dropped,
+                "directory_dropped": fleet.directory.dropped,
+                "directory_peers": fleet.directory.peer_count,
+                "slots_ready": fleet.ready_count,
+                "spares_ready": len(fleet.spares),
+                "loop_lag_s": fleet.watch.lag_s,
+            }
+        )
 
     def _slot(self, slot: Slot[WorkerProcess], now_s: float) -> dict[str, object]:
         row: dict[str, object] = {

@@ -1,21 +1,29 @@
 """Peers are introduced to each other: ours by hand, and real ant-quic peers that then reach each other."""
 
 import asyncio
+import json
 import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from antquic_server.bench.load_client import random_node_key
+from antquic_server.bench.load_client import ClientSettings, random_node_key
+from antquic_server.peer.endpoint import Endpoint
+from antquic_server.peer.settings import PeerSettings
+from antquic_server.protocol.address import SocketAddress
+from antquic_server.protocol.raw_public_key import peer_id as derive_peer_id
 from support.ant_quic import AntQuicPeer
 from support.coordination import accepted, in_ms, rejected, request
 from support.load import (
     UNLIMITED_RATES,
     LoadPeer,
+    WatchedClient,
     ask,
     client_pool,
     connect_peers,
@@ -107,12 +115,12 @@ def assert_outcomes(node: Node, **expected: int) -> None:
     wait_for_value(lambda: outcomes(node), expected, timeout_s=5.0, what="outcomes of requests")
 
 
-async def one_per_slot(node: Node, slots: Sequence[int]) -> list[LoadPeer]:
-    """Connect one peer to each of the slots; those that land elsewhere leave again."""
+async def one_per_slot(node: Node, slots: Sequence[int], **options: Any) -> list[LoadPeer]:
+    """Connect one peer (options of ``start_peer``) to each of the slots; those that land elsewhere leave again."""
     found: dict[int, LoadPeer] = {}
     wanted = list(enumerate(slots))
     while len(found) < len(wanted):
-        (peer,) = await connect_peers(node, 1)
+        (peer,) = await connect_peers(node, 1, **options)
         place = next((place for place, slot in wanted if slot == peer.slot and place not in found), None)
         if place is None:
             peer.leave()
@@ -264,22 +272,79 @@ def test_only_connections_that_are_read_carry_messages(start_node: StartNode) ->
     run_clients(story(), timeout_s=60)
 
 
+async def nat_mapping(node: Node, peer_id: str, mapping: str) -> None:
+    """Wait until the node says this of a peer."""
+
+    def said() -> str:
+        return str(json.loads(node.get(f"/peers/{peer_id}")[1])["nat_mapping"])
+
+    await ask(wait_for_value, said, mapping, timeout_s=5.0, what="NAT mapping")
+
+
+def test_node_with_two_addresses_tells_how_a_nat_maps(start_node: StartNode) -> None:
+    """One address seen by both, or two, is what one mapping, or one for each destination, looks like."""
+    node = start_node(workers=2, settings=FAST, arguments=["--listen", "127.0.0.3:0"])
+    places = [SocketAddress.parse(text) for text in node.ready["listen"]]
+
+    async def story() -> None:
+        key = random_node_key(client_pool())
+        settings = ClientSettings(pqc=client_pool(), node_key=key, alpn=(), server_name="peer")
+        peer_id = derive_peer_id(key.public_key).hex()
+        same, another = WatchedClient(workers=2), WatchedClient(workers=2)
+
+        async def connect(client: WatchedClient, place: SocketAddress) -> None:
+            await client.connect(str(place.host), place.port, settings).wait_connected(10.0)
+
+        await connect(same, places[0])
+        await nat_mapping(node, peer_id, "unknown")
+        await connect(same, places[1])
+        await nat_mapping(node, peer_id, "endpoint_independent")
+        assert {item["reached_at"] for item in node.peer(peer_id)} == set(node.ready["listen"])
+        await connect(another, places[1])
+        await nat_mapping(node, peer_id, "dependent")
+        same.close()
+        another.close()
+
+    run_clients(story(), timeout_s=60)
+
+
+def test_peers_of_different_families_meet_where_one_has_shown_both(start_node: StartNode) -> None:
+    """It knows the node by an address of each; the other side has IPv6 only."""
+    node = start_node(workers=2, settings=FAST, arguments=["--listen", "[::1]:0"])
+    four, six = sorted(node.ready["listen"], key=lambda text: "[" in text)
+
+    async def story() -> None:
+        both = PeerSettings(listen=("127.0.0.1:0", "[::1]:0"), known_peers=(six, four))
+        lonely = PeerSettings(listen=("[::1]:0",), known_peers=(six,))
+        for by_both in (True, False):
+            async with Endpoint(both) as one, Endpoint(lonely) as other:
+                for endpoint in (one, other):
+                    await ask(wait_until, lambda e=endpoint: node.peer(e.peer_id.hex()), timeout_s=5.0, what="entry")
+                # The connection that is read is the newest: the node sees this peer by IPv4.
+                await meet(*((one, other) if by_both else (other, one)))
+
+    run_clients(story(), timeout_s=60)
+
+
 ROUNDS_AT_ONCE = 12
-"""Of five messages each: 60 of the 128 streams a peer may have open."""
+"""Of six messages each: 72 of the 128 streams a peer may have open."""
+
+MEMORY_GROWTH_BYTES = 64 << 20
+"""What a process of the node may grow by during a flood; it makes a few megabytes, most of it in the first second."""
 
 
 class Flooder:
     """A peer that asks for nonsense as fast as the node's flow control lets it, and counts what it hears."""
 
-    def __init__(self, peer: LoadPeer, victim: LoadPeer) -> None:
+    def __init__(self, peer: LoadPeer, victim: bytes, offline: bytes) -> None:
         own = id_of(peer)
-        self.kinds = {
-            "forged_initiator": request(id_of(victim), own),
+        self.refused = {
+            "forged_initiator": request(victim, own),
             "self_target": request(own, own),
-            "unknown_target": request(own, NOBODY),
-            "expired": request(own, id_of(victim), expires_at_unix_ms=0),
+            "expired": request(own, victim, expires_at_unix_ms=0),
             "malformed": b"AQCC\x01" + b"[" * 3000,
         }
+        self.sound = [request(own, NOBODY), request(own, offline)]
         self.peer = peer
         self.rounds = 0
         self.heard: Counter[str] = Counter()
@@ -287,50 +352,179 @@ class Flooder:
     async def flood(self, stop: asyncio.Event) -> None:
         """Some of each kind, again and again; waits only for the answers, so that none is lost in a queue."""
         while not stop.is_set():
-            send(self.peer, *[*self.kinds.values()] * ROUNDS_AT_ONCE)
+            send(self.peer, *[*self.refused.values(), *self.sound] * ROUNDS_AT_ONCE)
             self.rounds += ROUNDS_AT_ONCE
-            for answer in await answers(self.peer, 3 * ROUNDS_AT_ONCE):
+            for answer in await answers(self.peer, 4 * ROUNDS_AT_ONCE):
                 self.heard[rejected(answer)[1]] += 1
 
 
+def resident_bytes(node: Node) -> dict[int, int]:
+    """Memory of the supervisor and of every worker, by process id."""
+
+    def of(pid: int) -> int:
+        fields = Path(f"/proc/{pid}/statm").read_text().split()
+        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    return {pid: of(pid) for pid in (node.pid, *node.worker_pids)}
+
+
+async def library_peer(stack: AsyncExitStack, node: Node, host: str = "127.0.0.1") -> Endpoint:
+    """Run a peer of the library that is listed at the node."""
+    settings = PeerSettings(listen=(f"{host}:0",), known_peers=(node.address,))
+    endpoint = await stack.enter_async_context(Endpoint(settings))
+    await ask(wait_until, lambda: node.peer(endpoint.peer_id.hex()), timeout_s=10.0, what="directory entry")
+    return endpoint
+
+
+async def meet(one: Endpoint, other: Endpoint) -> float:
+    """Connect one peer of the library to another and deliver a message; returns how long that took in seconds."""
+    started_s = time.monotonic()
+    here = await one.connect_peer(other.peer_id)
+    await here.send_message(b"hello")
+    there = await other.accept()
+    assert there.peer_id == one.peer_id
+    assert await there.recv_message() == b"hello"
+    waited_s = time.monotonic() - started_s
+    await here.close()
+    await asyncio.wait_for(there.closed.wait(), 5.0)
+    return waited_s
+
+
 def test_honest_pair_is_served_during_a_flood(start_node: StartNode) -> None:
-    """Six peers ask for nonsense without pause; an honest pair is introduced within two seconds, every time."""
+    """Six peers ask for nonsense without pause; two peers of the library meet within two seconds, every time."""
     node = start_node(workers=2, settings=UNLIMITED_RATES)
     waits_s: list[float] = []
     expected: Counter[str] = Counter()
 
     async def story() -> None:
-        honest = await one_per_slot(node, (0, 1, 0, 1))
-        async with peers_of(node, 6) as bad:
-            flooders = [Flooder(peer, honest[0]) for peer in bad]
+        async with AsyncExitStack() as stack:
+            honest = [await library_peer(stack, node) for _ in range(4)]
+            (gone,) = await connect_peers(node, 1)
+            gone.leave()
+            await ask(wait_until, lambda: not node.peer(gone.peer_id), timeout_s=5.0, what="removal from the directory")
+            before = resident_bytes(node)
+            bad = await stack.enter_async_context(peers_of(node, 6))
+            flooders = [Flooder(peer, honest[0].peer_id, id_of(gone)) for peer in bad]
             stop = asyncio.Event()
             floods = [asyncio.create_task(flooder.flood(stop)) for flooder in flooders]
             await until(lambda: all(each.rounds > 100 for each in flooders), timeout_s=20.0, what="flood")
             for initiator, target in ((0, 1), (1, 2), (2, 0), (3, 1), (0, 3), (2, 3)):
-                started_s = time.monotonic()
-                await introduce(honest[initiator], honest[target])
-                waits_s.append(time.monotonic() - started_s)
+                waits_s.append(await meet(honest[initiator], honest[target]))
             await until(lambda: all(each.rounds > 500 for each in flooders), timeout_s=30.0, what="flood")
             stop.set()
             await asyncio.gather(*floods)
-        for peer in honest:
-            peer.leave()
+            for pid, resident in resident_bytes(node).items():
+                assert resident - before[pid] < MEMORY_GROWTH_BYTES
         for flooder in flooders:
             # Of the sound requests for nobody a burst was looked up, and one every two seconds; the rest is refused.
             looked_up, limited = flooder.heard["UnknownTarget"], flooder.heard["RateLimited"]
-            assert looked_up + limited == flooder.rounds
+            assert looked_up + limited == 2 * flooder.rounds
             assert 3 <= looked_up <= 3 + 20
             expected.update(unknown_target=looked_up, rate_limited=limited)
-            expected.update(dict.fromkeys(("forged_initiator", "self_target", "expired", "malformed"), flooder.rounds))
+            expected.update(dict.fromkeys(flooder.refused, flooder.rounds))
 
     run_clients(story(), timeout_s=90)
 
-    print(f"introduced during the flood after {[round(wait_s, 3) for wait_s in waits_s]} s; {dict(expected)}")
+    print(f"met during the flood after {[round(wait_s, 3) for wait_s in waits_s]} s; {dict(expected)}")
     assert max(waits_s) < SERVED_WITHIN_S
     assert_outcomes(node, accepted=6, **expected)
+    assert_unharmed(node)
+
+
+def assert_unharmed(node: Node) -> None:
+    """No worker was lost, and no message between the processes either."""
     totals = node.status()["totals"]
     assert sum(value for key, value in totals.items() if key.startswith("worker_restarts")) == 0
     assert totals.get("ipc_dropped", 0) == 0
+
+
+INITIATORS = 16
+TARGET_PER_S = 5.0
+TARGET_BURST = 20
+ATTACK_S = 4.0
+
+
+def test_target_of_many_initiators_stays_reachable(start_node: StartNode) -> None:
+    """
+    Sixteen peers behind one address ask for one target without pause; an honest one elsewhere reaches it.
+
+    Together they are granted half of the target's limit. Their own is out of the way.
+    """
+    target_limit = (
+        f"nat.introductions_per_target_per_s={TARGET_PER_S}",
+        f"nat.introductions_per_target_burst={TARGET_BURST}",
+    )
+    node = start_node(workers=2, settings=(*FAST, *target_limit))
+    heard: Counter[str] = Counter()
+
+    async def attack(peer: LoadPeer, target: bytes, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            send(peer, *[request(id_of(peer), target)] * 10)
+            for answer in await answers(peer, 10):
+                heard["accepted" if b"CoordinationAccepted" in answer else rejected(answer)[1]] += 1
+            await asyncio.sleep(0.02)
+
+    async def story() -> float:
+        async with AsyncExitStack() as stack:
+            target = await library_peer(stack, node)
+            honest = await library_peer(stack, node, host="127.0.0.2")
+            bad = await stack.enter_async_context(peers_of(node, INITIATORS))
+            await listed(node, bad)
+            stop = asyncio.Event()
+            started_s = time.monotonic()
+            attacks = [asyncio.create_task(attack(peer, target.peer_id, stop)) for peer in bad]
+            await until(lambda: heard["RateLimited"] > 1000, timeout_s=20.0, what="attack")
+            waits_s = [await meet(honest, target) for _ in range(3)]
+            await until(lambda: time.monotonic() - started_s > ATTACK_S, timeout_s=20.0, what="end of the attack")
+            stop.set()
+            await asyncio.gather(*attacks)
+            lasted_s = time.monotonic() - started_s
+            print(
+                f"met after {[round(wait_s, 3) for wait_s in waits_s]} s; attackers in {lasted_s:.1f} s: {dict(heard)}"
+            )
+            assert max(waits_s) < SERVED_WITHIN_S
+            assert target.stats().introductions_received <= heard["accepted"] + 3
+            return lasted_s
+
+    lasted_s = run_clients(story(), timeout_s=90)
+
+    assert set(heard) == {"accepted", "RateLimited"}
+    assert TARGET_BURST / 2 <= heard["accepted"] <= (TARGET_BURST + TARGET_PER_S * lasted_s) / 2 + 1
+    assert_outcomes(node, accepted=heard["accepted"] + 3, rate_limited=heard["RateLimited"])
+    limited = 'antquic_introductions_limited_total{limit="target_share"}'
+    assert node.metrics()[limited] == heard["RateLimited"]
+    assert_unharmed(node)
+
+
+def test_initiator_on_all_workers_gets_the_rate_of_one(start_node: StartNode) -> None:
+    """Four connections on four workers, one key: together a burst, then what the rate gives."""
+    node = start_node(workers=4, settings=UNLIMITED_RATES)
+
+    async def story() -> Counter[str]:
+        key = random_node_key(client_pool())
+        everywhere = await one_per_slot(node, (0, 1, 2, 3), key=key)
+        started_s = time.monotonic()
+        heard: Counter[str] = Counter()
+        for _ in range(5):
+            for peer in everywhere:
+                send(peer, *[request(id_of(peer), NOBODY)] * 2)
+                heard.update([rejected(answer)[1] for answer in await answers(peer, 2)])
+        allowed = 3 + 0.5 * (time.monotonic() - started_s)
+        assert 3 <= heard["UnknownTarget"] <= allowed
+        # Nobody else pays for it.
+        alice, bob = await one_per_slot(node, (0, 3))
+        await introduce(alice, bob)
+        for peer in (*everywhere, alice, bob):
+            peer.leave()
+        return heard
+
+    heard = run_clients(story(), timeout_s=60)
+
+    assert sum(heard.values()) == 40
+    assert_outcomes(node, accepted=1, unknown_target=heard["UnknownTarget"], rate_limited=heard["RateLimited"])
+    limited = node.metrics()['antquic_introductions_limited_total{limit="initiator"}']
+    # Each worker grants its own burst; what of that is too much for the node is refused by the hub.
+    assert 4 * 3 - heard["UnknownTarget"] <= limited <= heard["RateLimited"]
 
 
 def test_peer_that_floods_without_listening_is_bounded(start_node: StartNode) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from antquic_server.net.udp import PathAddress
-from workers.connection import Connection
+from antquic_server.protocol.address import SocketAddress
+from workers.connection import CANDIDATE_REPORT_BURST, CANDIDATE_REPORTS_PER_S, Connection
 
 PATH = PathAddress("192.0.2.1", 1000, 0, 0, b"", 0)
 
@@ -46,3 +47,21 @@ def test_new_connection_is_neither_ready_nor_armed() -> None:
     assert connection.connection_ids == set()
     assert connection.timer_at_s is None
     assert connection.timer_entries_s == []
+
+
+def test_changed_candidates_are_reported_once_and_not_too_often() -> None:
+    """What has changed too often is reported as soon as there is a token again, in its last form."""
+    connection = connection_with(None, None, None)
+    candidates: list[SocketAddress] = []
+    quic: Any = connection.quic
+    quic.candidates = candidates
+    assert not connection.take_candidate_report(0.0)
+    reports = 0
+    for port in range(100):
+        candidates[:] = [SocketAddress.from_host("203.0.113.1", port)]
+        reports += connection.take_candidate_report(0.0)
+        assert not connection.take_candidate_report(0.0)
+    assert reports == CANDIDATE_REPORT_BURST
+
+    assert connection.take_candidate_report(1 / CANDIDATE_REPORTS_PER_S)
+    assert not connection.take_candidate_report(1000.0)

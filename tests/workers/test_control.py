@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -26,8 +27,10 @@ from antquic_server.ipc.messages import (
     PeerDown,
     PeerUp,
     Ready,
+    SocketDescriptor,
 )
 from antquic_server.net.udp import PathAddress
+from antquic_server.protocol.address import SocketAddress
 from support.in_process import run, until
 from workers.connection import Connection
 from workers.control import SPARE_HEARTBEAT_INTERVAL_S, Control
@@ -141,10 +144,10 @@ async def bench(build: Callable[[Assign, Control], Any] | None = None) -> AsyncI
         made.supervisor.close()
 
 
-def fake_connection(peer_id: bytes | None, server_name: str | None = "peer") -> Connection:
+def fake_connection(peer_id: bytes | None, server_name: str | None = "peer", path: PathAddress = PATH) -> Connection:
     """A connection of an authenticated peer, or of nobody."""
-    quic: Any = SimpleNamespace(server_name=server_name)
-    connection = Connection(number=9, quic=quic, path=PATH, handshake_deadline_s=0.0)
+    quic: Any = SimpleNamespace(server_name=server_name, candidates=[SocketAddress.parse("10.0.0.7:9")])
+    connection = Connection(number=9, quic=quic, path=path, handshake_deadline_s=0.0)
     connection.peer_id = peer_id
     return connection
 
@@ -237,7 +240,9 @@ def test_peers_are_reported() -> None:
                 it.control.peer_up(fake_connection(peer_id))
                 it.control.peer_down(fake_connection(peer_id))
             await it.first(PeerDown)
-            assert it.got(PeerUp) == [PeerUp(peer_id=b"p" * 32, connection=9, host=PATH.host, port=PATH.port)]
+            assert it.got(PeerUp) == [
+                PeerUp(peer_id=b"p" * 32, connection=9, host=PATH.host, port=PATH.port, advertised=["10.0.0.7:9"])
+            ]
             assert it.got(PeerDown) == [PeerDown(peer_id=b"p" * 32, connection=9)]
 
     run(story())
@@ -254,6 +259,34 @@ def test_connections_on_which_nobody_reads_are_told_apart(server_name: str | Non
         async with bench() as it:
             it.control.peer_up(fake_connection(b"p" * 32, server_name))
             assert (await it.first(PeerUp)).readable is readable
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("index", "local", "reached_at"),
+    [
+        (0, b"", "192.0.2.1:10000"),
+        (1, b"", "[2001:470::9]:10001"),
+        (2, bytes(4) + bytes([198, 51, 100, 7]) + bytes(4), "198.51.100.7:10002"),
+        (3, b"", ""),
+    ],
+)
+def test_hub_is_told_which_address_of_ours_a_peer_has_reached(index: int, local: bytes, reached_at: str) -> None:
+    """The bound one, or for a wildcard that of the datagram; nothing is said of a socket that nobody knows."""
+    sockets = [
+        SocketDescriptor(fd=-1, family=2, host="192.0.2.1", port=10000),
+        SocketDescriptor(fd=-1, family=10, host="2001:470::9", port=10001),
+        SocketDescriptor(fd=-1, family=2, host="0.0.0.0", port=10002),
+    ]
+
+    async def story() -> None:
+        async with bench() as it:
+            it.supervisor.send(replace(ASSIGN, sockets=sockets))
+            await it.first(Ready)
+            path = PATH._replace(socket_index=index, local=local)
+            it.control.peer_up(fake_connection(b"p" * 32, path=path))
+            assert (await it.first(PeerUp)).reached_at == reached_at
 
     run(story())
 

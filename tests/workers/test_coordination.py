@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from antquic_server.config.model import NatSettings
 from antquic_server.ipc.messages import Introduce, Introduced, Message
 from antquic_server.net.udp import PathAddress
 from antquic_server.protocol.address import SocketAddress
@@ -30,6 +31,7 @@ NOW_S = 1_764_000_000.0
 NOW_MS = int(NOW_S * 1000)
 RATE_PER_S = 0.5
 BURST = 3
+NAT = NatSettings(coordination_rate_per_s=RATE_PER_S, coordination_burst=BURST)
 CLIENT_PEER_ID = peer_id(node_key("client").public_key)
 
 
@@ -98,12 +100,17 @@ class FakeWorker:
 class FakeNode:
     """Workers around a hub; messages travel when the test lets them."""
 
-    def __init__(self, workers: int = 2) -> None:
+    def __init__(self, workers: int = 2, *, nat: NatSettings = NAT) -> None:
         self.monotonic_s = 1000.0
         self.queue: deque[Callable[[], Any]] = deque()
         self.workers = [FakeWorker(self, slot) for slot in range(workers)]
         self.directory = Directory(100)
-        self.hub = Hub(self.directory, lambda slot, message: self.workers[slot].handle(message))
+        self.hub = Hub(
+            self.directory,
+            lambda slot, message: self.workers[slot].handle(message),
+            nat=nat,
+            clock=lambda: self.monotonic_s,
+        )
         self._next_number = 1
 
     def heard(self, slot: int, message: Message) -> None:
@@ -130,7 +137,9 @@ class FakeNode:
         self._next_number += 1
         self.workers[slot].connections[connection.number] = connection
         if who is not None:
-            listed = PeerConnection(slot=slot, connection=connection.number, host=path.host, port=path.port)
+            listed = PeerConnection(
+                slot=slot, connection=connection.number, host=path.host, port=path.port, advertised=advertised
+            )
             self.directory.peer_up(who, listed)
         return connection
 
@@ -302,6 +311,24 @@ def test_rate_is_limited_per_peer() -> None:
     assert rejected(sent(alice)[1]) == (1, "RateLimited")
 
 
+def test_rate_of_a_peer_is_one_for_all_workers() -> None:
+    """Connections to four workers are worth no more than one."""
+    node = FakeNode(4)
+    everywhere = [node.connect(ALICE, slot, f"203.0.113.1:{slot + 1}") for slot in range(4)]
+    node.connect(BOB, 1, "203.0.113.2:2")
+    for _ in range(2):
+        for slot, connection in enumerate(everywhere):
+            node.ask(slot, connection, sound())
+
+    told = [item for connection in everywhere for item in sent(connection)]
+    assert len([item for item in told if b"RateLimited" in item]) == 8 - BURST
+    assert sum(worker.counted().get("coordinations|rate_limited", 0) for worker in node.workers) == 8 - BURST
+    node.monotonic_s += 1 / RATE_PER_S
+    sent(everywhere[3]).clear()
+    node.ask(3, everywhere[3], sound())
+    assert accepted(sent(everywhere[3])[0])
+
+
 def test_nonsense_does_not_use_up_the_rate() -> None:
     """A peer with a fault in one place is not punished in another."""
     node = FakeNode()
@@ -350,6 +377,17 @@ def test_addresses_are_of_one_family(alice_at: list[str], bob_at: list[str], exp
     node.ask(0, alice, sound())
 
     assert accepted(sent(alice)[0]) == accepted(sent(bob)[0]) == (1, [expected[0]], [expected[1]])
+
+
+def test_what_the_target_advertises_is_used_only_if_the_hub_says_so() -> None:
+    """The hub limits how often an address is named that nobody has been seen at; the worker does not go past it."""
+    node = FakeNode()
+    alice, bob = node.connect(ALICE, 0, "[2001:470::1]:1"), node.connect(BOB, 1, "203.0.113.2:2")
+    quic_of(bob).candidates.append(SocketAddress.parse("[2001:470::2]:2"))
+    node.ask(0, alice, sound())
+
+    assert rejected(sent(alice)[0]) == (1, "InternalError")
+    assert sent(bob) == []
 
 
 def test_peers_without_a_family_in_common_cannot_be_introduced() -> None:

@@ -9,7 +9,9 @@ import pytest
 from aioquic.quic.events import HandshakeCompleted
 
 from antquic_server.net.udp import PathAddress
+from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.codepoints import ApplicationErrorCode, NamedGroup, TransportErrorCode
+from antquic_server.protocol.frames import AddAddress
 from antquic_server.protocol.profiles import HandshakeProfile
 from antquic_server.protocol.raw_public_key import peer_id
 from support.in_process import Bench, run, running_worker, settings_with, until
@@ -467,5 +469,21 @@ def test_stopped_endpoint_reads_no_more() -> None:
             assert bench.counted("datagrams_received") == 0
             sock: socket.socket = bench.endpoint._sockets[0].sock
             assert sock.fileno() >= 0
+
+    run(story())
+
+
+def test_peer_is_reported_again_when_it_advertises_other_addresses() -> None:
+    """Once, with the next packet."""
+
+    async def story() -> None:
+        async with running_worker() as bench:
+            client = await bench.connected()
+            (connection,) = bench.endpoint.connections.values()
+            frame = AddAddress(sequence_number=1, address=SocketAddress.parse("203.0.113.9:9"))
+            connection.quic.candidates.add(frame)
+            assert await client.echo(b"a packet", 5.0) == b"a packet"
+            assert await client.echo(b"another", 5.0) == b"another"
+            assert len(bench.up) == 2
 
     run(story())

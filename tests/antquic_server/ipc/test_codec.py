@@ -53,7 +53,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
 HELLO = Hello(version=1, pid=77)
 HELLO_HEX = "00000004" + "9300014d"
 PEER_UP = PeerUp(peer_id=b"\xaa\xbb", connection=300, host="::1", port=443)
-PEER_UP_HEX = "00000012" + "9706c402aabbcd012ca33a3a31cd01bbc3c2"
+PEER_UP_HEX = "00000014" + "9906c402aabbcd012ca33a3a31cd01bbc3c290a0"
 INTRODUCE = Introduce(
     request_id=1,
     expires_at_unix_ms=2,
@@ -65,7 +65,7 @@ INTRODUCE = Introduce(
     advertised=["a"],
     slot=5,
 )
-INTRODUCE_HEX = "00000015" + "9b0a010203c401aac401bb04a33a3a3191a16105ff"
+INTRODUCE_HEX = "00000016" + "9c0a010203c401aac401bb04a33a3a3191a16105ff90"
 INTRODUCED = INTRODUCE.answer(reason="r", initiator_address="i", target_address="t")
 INTRODUCED_HEX = "00000013" + "9b0b010203c401aac401bb0504a172a169a174"
 

@@ -22,7 +22,10 @@ def test_every_message_has_a_number_and_is_frozen() -> None:
 def test_fields_with_defaults_come_last() -> None:
     """A field that was appended later has a default, so that older senders can leave it out."""
     for kind in messages.KINDS.values():
-        optional = [field.default is not dataclasses.MISSING for field in dataclasses.fields(kind)]
+        optional = [
+            field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+            for field in dataclasses.fields(kind)
+        ]
         assert optional == sorted(optional), kind
 
 

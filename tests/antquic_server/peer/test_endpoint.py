@@ -8,6 +8,7 @@ from antquic_server.errors import AddressDecodeError, PeerUnreachableError
 from antquic_server.identity import identity_from_seed
 from antquic_server.peer.endpoint import Endpoint
 from antquic_server.peer.punching import Failure
+from antquic_server.peer.settings import PeerSettings
 from support.peers import Couple, eventually, loopback, run, with_couple
 
 SEED = b"seed".ljust(32, b".")
@@ -178,5 +179,117 @@ def test_incoming_yields_those_who_come() -> None:
             async for connection in host.incoming():
                 assert connection.peer_id == guest.peer_id
                 break
+
+    run(story())
+
+
+# Known peers are kept.
+
+
+def node_at(address: str) -> Endpoint:
+    """A node that has the same key each time it is started."""
+    return Endpoint(PeerSettings(listen=(address,), identity_seed=SEED))
+
+
+def test_known_peer_that_is_restarted_is_connected_again() -> None:
+    """By itself and more than once; what is asked for meanwhile waits for it."""
+
+    async def story() -> None:
+        node = node_at("127.0.0.1:0")
+        await node.__aenter__()
+        address = str(node.addresses[0])
+        async with Endpoint(loopback(known_peers=(address,))) as peer:
+            for _ in range(2):
+                before = peer.connections[0]
+                await node.close()
+                await eventually(before.closed.is_set, what="end of the connection")
+                search = asyncio.create_task(peer.connect_peer(node.peer_id))
+                await asyncio.sleep(0)
+                node = node_at(address)
+                await node.__aenter__()
+                assert await search is peer.connections[0] is not before
+                assert peer.stats().connected_nodes == 1
+                await peer.connections[0].send_message(b"back")
+                assert await (await node.accept()).recv_message() == b"back"
+            # Nobody has come to us: the connections are our own.
+            assert peer._incoming.empty()
+        await node.close()
+
+    run(story())
+
+
+def test_known_peer_that_was_away_at_the_start_is_found_later() -> None:
+    """As long as another one was there."""
+
+    async def story() -> None:
+        async with Endpoint(loopback()) as there:
+            late = node_at("127.0.0.1:0")
+            async with late:
+                address = str(late.addresses[0])
+            known = (address, str(there.addresses[0]))
+            async with Endpoint(loopback(known_peers=known, dial_timeout_s=0.3)) as peer:
+                assert peer.stats().connected_nodes == 1
+                async with node_at(address):
+                    await eventually(lambda: peer.stats().connected_nodes == 2, what="second node")
+
+    run(story())
+
+
+def test_known_peer_that_we_close_ourselves_stays_closed() -> None:
+    """Until it is dialled again."""
+
+    async def story() -> None:
+        async with Endpoint(loopback()) as node, Endpoint(loopback(known_peers=(str(node.addresses[0]),))) as peer:
+            await peer.connections[0].close()
+            assert peer._keeper.next_deadline_s() is None
+            with pytest.raises(PeerUnreachableError, match=Failure.NO_COORDINATOR):
+                await peer.connect_peer(bytes(32))
+            await peer.connect(node.addresses[0])
+            assert peer._keeper.knows(node.peer_id)
+
+    run(story())
+
+
+def test_search_ends_in_time_when_no_node_comes_back() -> None:
+    """With the reason that no node is connected."""
+
+    async def story() -> None:
+        async with Endpoint(loopback()) as node:
+            settings = loopback(known_peers=(str(node.addresses[0]),), discovery_timeout_s=0.5, dial_timeout_s=0.2)
+            async with Endpoint(settings) as peer:
+                await node.close()
+                await eventually(lambda: not peer.connections, what="end of the connection")
+                began_s = asyncio.get_running_loop().time()
+                with pytest.raises(PeerUnreachableError, match=Failure.NO_COORDINATOR):
+                    await peer.connect_peer(bytes(32))
+                assert 0.4 < asyncio.get_running_loop().time() - began_s < 3
+
+    run(story())
+
+
+def test_known_peer_that_dials_us_is_the_node_it_was() -> None:
+    """Two peers that know each other do not dial each other for ever."""
+
+    async def story() -> None:
+        async with Endpoint(loopback()) as node, Endpoint(loopback(known_peers=(str(node.addresses[0]),))) as peer:
+            for connection in node.connections:
+                await connection.close()
+            await node.connect(peer.addresses[0])
+            await eventually(lambda: peer.stats().connected_nodes == 1, what="node")
+            assert peer.connections[0].peer_id == node.peer_id
+            assert peer._keeper.knows(node.peer_id)
+
+    run(story())
+
+
+def test_known_peer_without_a_socket_of_its_family_is_left_alone() -> None:
+    """It could never be dialled."""
+
+    async def story() -> None:
+        async with Endpoint(loopback()) as node:
+            known = ("[::1]:9", str(node.addresses[0]))
+            async with Endpoint(loopback(known_peers=known)) as peer:
+                assert peer._keeper.next_deadline_s() is None
+                assert peer.stats().connected_nodes == 1
 
     run(story())

@@ -1,12 +1,21 @@
 """Tests of the coordinator's decisions."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.coordination import CoordinationRequest, Envelope, RejectionReason
-from antquic_server.protocol.coordinator import CLOCK_SKEW_MS, PeerAddresses, choose_addresses, refusal
+from antquic_server.protocol.coordinator import (
+    CLOCK_SKEW_MS,
+    PeerAddresses,
+    StandIn,
+    choose_addresses,
+    find_stand_in,
+    refusal,
+)
 from support.coordination import ALICE, BOB
 from support.strategies import socket_addresses
 
@@ -120,7 +129,79 @@ def test_useless_advertised_addresses_are_passed_over(useless: str) -> None:
     assert choose_addresses(initiator, PeerAddresses(observed=FOUR_B)) is None
 
 
-ADDRESSES = st.builds(PeerAddresses, observed=socket_addresses(), advertised=st.lists(socket_addresses()).map(tuple))
+@pytest.mark.parametrize(
+    ("initiator", "target", "expected"),
+    [
+        pytest.param(
+            PeerAddresses(observed=FOUR_A, advertised=(SIX_A,)), PeerAddresses(observed=FOUR_B), None, id="no need"
+        ),
+        pytest.param(PeerAddresses(observed=FOUR_A), PeerAddresses(observed=SIX_B), None, id="none there"),
+        pytest.param(
+            PeerAddresses(observed=FOUR_A, others=(FOUR_A, SIX_A), advertised=(SIX_B,)),
+            PeerAddresses(observed=SIX_B, others=(FOUR_B,)),
+            StandIn(address=SIX_A, of_initiator=True, proven=True),
+            id="seen of both: the target's mapping decides",
+        ),
+        pytest.param(
+            PeerAddresses(observed=FOUR_A, advertised=(SIX_A,)),
+            PeerAddresses(observed=SIX_B, others=(FOUR_B,)),
+            StandIn(address=FOUR_B, of_initiator=False, proven=True),
+            id="seen before claimed",
+        ),
+        pytest.param(
+            PeerAddresses(observed=FOUR_A, advertised=(SIX_A,)),
+            PeerAddresses(observed=SIX_B, advertised=(FOUR_B,)),
+            StandIn(address=SIX_A, of_initiator=True, proven=False),
+            id="claimed by both",
+        ),
+        pytest.param(
+            PeerAddresses(observed=SIX_A),
+            PeerAddresses(observed=FOUR_B, advertised=(SocketAddress.parse("[::1]:1"), SIX_B)),
+            StandIn(address=SIX_B, of_initiator=False, proven=False),
+            id="claimed by the target",
+        ),
+    ],
+)
+def test_stand_in_is_a_proven_address_before_a_claimed_one(
+    initiator: PeerAddresses, target: PeerAddresses, expected: StandIn | None
+) -> None:
+    """And the initiator's before the target's."""
+    assert find_stand_in(initiator, target) == expected
+
+
+@pytest.mark.parametrize("private", ["10.1.2.3:9", "172.31.0.1:9", "192.168.0.1:9", "[fd00::1]:9"])
+def test_private_address_counts_only_where_the_peer_was_seen(private: str) -> None:
+    """To whoever dials it, it is a host of the own network."""
+    address = SocketAddress.parse(private)
+    here = PeerAddresses(observed=SIX_A if address.is_ipv4 else FOUR_A)
+    there = PeerAddresses(observed=FOUR_B if address.is_ipv4 else SIX_B)
+    claims, seen = replace(here, advertised=(address,)), replace(here, others=(address,))
+
+    assert find_stand_in(claims, there) is None
+    assert choose_addresses(claims, there) is None
+    assert find_stand_in(seen, there) == StandIn(address=address, of_initiator=True, proven=True)
+    assert choose_addresses(seen, there) == (address, there.observed)
+
+
+TUPLES = st.lists(socket_addresses()).map(tuple)
+ADDRESSES = st.builds(PeerAddresses, observed=socket_addresses(), others=TUPLES, advertised=TUPLES)
+
+
+@given(ADDRESSES, ADDRESSES)
+def test_stand_in_is_all_that_is_needed_to_choose(initiator: PeerAddresses, target: PeerAddresses) -> None:
+    """Whoever chooses with the observed addresses and the stand-in alone can choose whenever there is a choice."""
+    stand_in = find_stand_in(initiator, target)
+    ours = (stand_in.address,) if stand_in is not None and stand_in.of_initiator else ()
+    theirs = (stand_in.address,) if stand_in is not None and not stand_in.of_initiator else ()
+    chosen = choose_addresses(
+        PeerAddresses(observed=initiator.observed, others=ours),
+        PeerAddresses(observed=target.observed, others=theirs),
+    )
+
+    assert (chosen is None) == (choose_addresses(initiator, target) is None)
+    if stand_in is not None:
+        assert chosen is not None
+        assert stand_in.address in chosen
 
 
 @given(ADDRESSES, ADDRESSES)
@@ -131,7 +212,7 @@ def test_chosen_addresses_are_the_peers_own_and_of_one_family(initiator: PeerAdd
         assert initiator.observed.is_ipv4 != target.observed.is_ipv4
         return
     ours, theirs = chosen
-    assert ours in (initiator.observed, *initiator.advertised)
-    assert theirs in (target.observed, *target.advertised)
+    assert ours in (initiator.observed, *initiator.others, *initiator.advertised)
+    assert theirs in (target.observed, *target.others, *target.advertised)
     assert ours.is_ipv4 == theirs.is_ipv4
     assert ours == initiator.observed or theirs == target.observed

@@ -37,6 +37,10 @@ class View:
         """Return one connection for one peer."""
         return [{"slot": 1}] if peer_id == bytes.fromhex(ALICE) else []
 
+    def nat_mapping(self, peer_id: bytes) -> str:
+        """Return what is known."""
+        return "unknown"
+
 
 def test_health_is_a_status_code() -> None:
     """A balancer looks at the number, a person reads the line."""
@@ -54,6 +58,12 @@ def test_pages_have_their_content_types() -> None:
     assert (status.status, status.content_type) == (200, "application/json")
     assert json.loads(status.body) == {"node": {"workers": 2}}
     assert (metrics.status, metrics.content_type) == (200, prometheus.CONTENT_TYPE)
+
+
+def test_peer_is_shown_with_its_nat() -> None:
+    """And its connections; the id as the node writes it."""
+    document = json.loads(respond(View(), "GET", f"/peers/{ALICE}").body)
+    assert document == {"peer_id": ALICE.lower(), "nat_mapping": "unknown", "connections": [{"slot": 1}]}
 
 
 @pytest.mark.parametrize(

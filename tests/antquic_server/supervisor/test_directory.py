@@ -1,11 +1,14 @@
 """Tests of the directory of peers."""
 
 from dataclasses import replace
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antquic_server.supervisor.directory import Directory, PeerConnection
+from antquic_server.protocol.address_discovery import Mapping
+from antquic_server.supervisor.directory import MAX_ADVERTISED, Directory, PeerConnection
 
 ALICE = b"a" * 32
 BOB = b"b" * 32
@@ -120,6 +123,93 @@ def test_connections_nobody_reads_are_never_the_newest() -> None:
     directory.peer_up(ALICE, replace(at(0, 3), readable=False))
     assert directory.newest(ALICE) == at(0, 1)
     assert len(directory.find(ALICE)) == 3
+
+
+def seen(slot: int, connection: int, host: str, port: int, reached_at: str = "192.0.2.9:10000") -> PeerConnection:
+    """A connection that the peer made to one of our addresses."""
+    return PeerConnection(slot=slot, connection=connection, host=host, port=port, reached_at=reached_at)
+
+
+def test_addresses_of_a_peer_are_those_of_all_its_connections() -> None:
+    """The newest first, each once, IPv4 in IPv6 clothes as IPv4."""
+    directory = Directory(10)
+    directory.peer_up(ALICE, seen(0, 1, "203.0.113.1", 5))
+    directory.peer_up(ALICE, seen(1, 1, "2001:470::1", 6))
+    directory.peer_up(ALICE, seen(2, 1, "::ffff:203.0.113.1", 5))
+
+    assert list(map(str, directory.addresses(ALICE))) == ["203.0.113.1:5", "[2001:470::1]:6"]
+    assert directory.addresses(BOB) == ()
+
+
+def test_address_of_a_family_is_remembered_as_long_as_the_peer_is_here() -> None:
+    """Only the last one of each family, after those in use."""
+    directory = Directory(10)
+    directory.peer_up(ALICE, seen(0, 1, "203.0.113.1", 5))
+    directory.peer_up(ALICE, seen(0, 1, "203.0.113.1", 7))
+    directory.peer_up(ALICE, seen(1, 1, "2001:470::1", 6))
+    directory.peer_down(0, 1)
+    assert list(map(str, directory.addresses(ALICE))) == ["[2001:470::1]:6", "203.0.113.1:7"]
+
+    directory.slot_down(1)
+    assert directory.addresses(ALICE) == ()
+    directory.peer_up(ALICE, seen(1, 1, "2001:470::1", 6))
+    assert list(map(str, directory.addresses(ALICE))) == ["[2001:470::1]:6"]
+
+
+@pytest.mark.parametrize(
+    ("connections", "mapping"),
+    [
+        pytest.param([], Mapping.UNKNOWN, id="nobody"),
+        pytest.param([seen(0, 1, "203.0.113.1", 5)], Mapping.UNKNOWN, id="one observation"),
+        pytest.param(
+            [seen(0, 1, "203.0.113.1", 5), seen(1, 1, "203.0.113.1", 9)], Mapping.UNKNOWN, id="one address of ours"
+        ),
+        pytest.param(
+            [seen(0, 1, "203.0.113.1", 5), seen(1, 1, "203.0.113.1", 5, "192.0.2.9:10001")],
+            Mapping.ENDPOINT_INDEPENDENT,
+            id="equal",
+        ),
+        pytest.param(
+            [seen(0, 1, "203.0.113.1", 5), seen(1, 1, "203.0.113.1", 6, "192.0.2.9:10001")],
+            Mapping.DEPENDENT,
+            id="another port",
+        ),
+        pytest.param(
+            [seen(0, 1, "203.0.113.1", 5), seen(1, 1, "2001:470::1", 5, "[2001:470::9]:10000")],
+            Mapping.UNKNOWN,
+            id="one of each family",
+        ),
+        pytest.param(
+            [seen(0, 1, "203.0.113.1", 5, ""), seen(1, 1, "203.0.113.1", 6, "")], Mapping.UNKNOWN, id="not told where"
+        ),
+    ],
+)
+def test_mapping_is_told_from_what_different_addresses_of_ours_see(
+    connections: list[PeerConnection], mapping: Mapping
+) -> None:
+    """Only observations that can be compared count."""
+    directory = Directory(10)
+    for connection in connections:
+        directory.peer_up(ALICE, connection)
+
+    assert directory.mapping(ALICE) is mapping
+
+
+def test_entries_cannot_be_made_longer_than_they_may_be() -> None:
+    """A worker that lists too many advertised addresses is cut short."""
+    directory = Directory(10)
+    directory.peer_up(ALICE, replace(at(0, 1), advertised=("203.0.113.1:1",) * 1000))
+
+    assert len(directory.find(ALICE)[0].advertised) == MAX_ADVERTISED
+
+
+@pytest.mark.parametrize("damage", [{"host": "nowhere"}, {"port": 65536}, {"port": -1}])
+def test_addresses_that_are_none_are_refused(damage: dict[str, Any]) -> None:
+    """What is listed can be read."""
+    directory = Directory(10)
+
+    assert not directory.peer_up(ALICE, replace(at(0, 1), **damage))
+    assert directory.dropped == 1
 
 
 STEPS = st.one_of(

@@ -10,6 +10,7 @@ from antquic_server.ipc.messages import Heartbeat, Ready
 from antquic_server.stats.merge import RetiredTotals
 from antquic_server.supervisor.directory import Directory, PeerConnection
 from antquic_server.supervisor.fleet import Fleet
+from antquic_server.supervisor.hub import Limit
 from antquic_server.supervisor.process import EndReason, ProcessFigures, WorkerProcess, WorkerState
 from antquic_server.supervisor.slots import SlotTable
 from antquic_server.supervisor.status import NodeFacts, NodeStatus
@@ -62,7 +63,16 @@ class PretendedFleet:
         self.retired.retire(0, {"retries": 2, "timers": 8})
         self.retired.retire(1, {"retries": 10})
         self.directory = Directory(10)
-        self.directory.peer_up(PEER, PeerConnection(slot=0, connection=5, host="192.0.2.1", port=9))
+        listed = PeerConnection(
+            slot=0,
+            connection=5,
+            host="192.0.2.1",
+            port=9,
+            advertised=("10.0.0.1:9",),
+            reached_at="198.51.100.1:10000",
+        )
+        self.directory.peer_up(PEER, listed)
+        self.hub = SimpleNamespace(limited={Limit.INITIATOR: 3, Limit.TARGET: 0})
         self.restarts = {EndReason.FROZEN: 1}
         self.stopping = False
         self.watch = SimpleNamespace(lag_s=0.25)
@@ -135,6 +145,7 @@ def test_totals_include_the_dead_and_the_supervisor() -> None:
     assert totals["retries"] == 15
     assert totals["worker_restarts|frozen"] == 1
     assert totals["ipc_dropped"] == 6
+    assert totals["introductions_limited|initiator"] == 3
     assert totals["loop_lag_s"] == 0.25
     assert "timers" not in totals
 
@@ -169,5 +180,16 @@ def test_peers_are_listed_with_their_slots() -> None:
     """The directory's answer in plain values."""
     status = status_of(PretendedFleet())
 
-    assert status.peer(PEER) == [{"slot": 0, "connection": 5, "host": "192.0.2.1", "port": 9}]
+    assert status.peer(PEER) == [
+        {
+            "slot": 0,
+            "connection": 5,
+            "host": "192.0.2.1",
+            "port": 9,
+            "readable": True,
+            "reached_at": "198.51.100.1:10000",
+            "advertised": ["10.0.0.1:9"],
+        }
+    ]
     assert status.peer(bytes(32)) == []
+    assert status.nat_mapping(PEER) == status.nat_mapping(bytes(32)) == "unknown"
