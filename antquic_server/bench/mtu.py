@@ -1,9 +1,10 @@
 """
-``bench mtu``: what path MTU discovery is worth, as echo throughput of streams over loopback.
+``bench mtu``: what path MTU discovery is worth, as throughput of streams over loopback.
 
 A node with one worker and a client with ``mtu.max = 1200`` each, against the same two with discovery up to ``max``
 (1452 unless said otherwise), in one run, rounds alternating. Every connection keeps one stream of ``kilobytes`` going
-there and back; the clock starts when discovery has settled.
+there and back. Then two peers of the library, without a node, one of which sends such streams one after another. The
+clock starts when discovery has settled.
 """
 
 import asyncio
@@ -20,6 +21,10 @@ from antquic_server.bench.node_process import ServerUnderTest, running_node
 from antquic_server.bench.report import Progress, Report, Table, whole
 from antquic_server.bench.variants import POOL_CONTEXTS
 from antquic_server.errors import CannotBootError
+from antquic_server.peer.connection import PeerConnection
+from antquic_server.peer.endpoint import Endpoint
+from antquic_server.peer.settings import PeerSettings
+from antquic_server.peer.stream import PeerStream
 from antquic_server.pqc.pool import PqcPool
 from antquic_server.pqc.select import load_provider
 from antquic_server.protocol.path_mtu import MIN_DATAGRAM_BYTES
@@ -46,6 +51,16 @@ class MtuEcho:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MtuTransfer:
+    """Bytes that one peer got from another, in how much wall time and CPU time of both, and the datagram size."""
+
+    moved_bytes: int
+    wall_s: float
+    cpu_s: float
+    path_mtu_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Load:
     connections: int
     stream_bytes: int
@@ -63,16 +78,19 @@ def run(options: Mapping[str, str]) -> Report:
     sizes = (MIN_DATAGRAM_BYTES, whole(options, "max", MIN_DATAGRAM_BYTES))
     pool = PqcPool(load_provider("auto"), POOL_CONTEXTS)
     key = random_node_key(pool)
-    results: dict[int, list[MtuEcho]] = {size: [] for size in sizes}
-    progress = Progress("mtu", rounds * len(results))
+    echoes: dict[int, list[MtuEcho]] = {size: [] for size in sizes}
+    transfers: dict[int, list[MtuTransfer]] = {size: [] for size in sizes}
+    progress = Progress("mtu", rounds * len(echoes) * 2)
     for _ in range(rounds):
-        for size, echoes in results.items():
-            progress.step(f"mtu.max={size}")
+        for size in sizes:
+            progress.step(f"node, mtu.max={size}")
             settings = ClientSettings(pqc=pool, node_key=key, mtu_max=size)
             with running_node("--set", f"mtu.max={size}") as server:
-                echoes.append(uvloop.run(_measure(server, settings, load, size)))
+                echoes[size].append(uvloop.run(_measure(server, settings, load, size)))
+            progress.step(f"peer to peer, mtu_max={size}")
+            transfers[size].append(uvloop.run(_measure_peers(load, size)))
     progress.close()
-    return Report(tables=[_table(results)], notes=_notes(load))
+    return Report(tables=[_table(echoes), _peer_table(transfers)], notes=_notes(load))
 
 
 async def _measure(server: ServerUnderTest, settings: ClientSettings, load: _Load, size: int) -> MtuEcho:
@@ -120,6 +138,51 @@ async def _echo(server: ServerUnderTest, connections: list[ClientConnection], lo
     )
 
 
+async def _measure_peers(load: _Load, size: int) -> MtuTransfer:
+    settings = PeerSettings(listen=("127.0.0.1:0",), mtu_max=size)
+    async with Endpoint(settings) as sender, Endpoint(settings) as receiver:
+        here = await sender.connect(receiver.addresses[0])
+        there = await receiver.accept()
+        deadline_s = time.monotonic() + _TIMEOUT_S
+        while (found := min(here.path_mtu_bytes, there.path_mtu_bytes)) < size:
+            if time.monotonic() > deadline_s:
+                raise CannotBootError(f"loopback does not carry {size} bytes; it did {found}")
+            await here.ping()
+        return await _transfer(here, there, load)
+
+
+async def _transfer(here: PeerConnection, there: PeerConnection, load: _Load) -> MtuTransfer:
+    data = os.urandom(load.stream_bytes)
+    moved_bytes = 0
+    started_s, cpu_before_s = time.monotonic(), time.process_time()
+    while time.monotonic() < started_s + load.seconds:
+        stream = await here.open_stream()
+        _, arrived_bytes = await asyncio.gather(_write(stream, data), _count(there))
+        moved_bytes += arrived_bytes
+    return MtuTransfer(
+        moved_bytes=moved_bytes,
+        wall_s=time.monotonic() - started_s,
+        cpu_s=time.process_time() - cpu_before_s,
+        path_mtu_bytes=min(here.path_mtu_bytes, there.path_mtu_bytes),
+    )
+
+
+async def _write(stream: PeerStream, data: bytes) -> None:
+    await stream.write(data)
+    await stream.close()
+
+
+async def _count(connection: PeerConnection) -> int:
+    """Return the length of the next stream."""
+    stream = await connection.accept_stream()
+    arrived_bytes = 0
+    while part := await stream.read():
+        arrived_bytes += len(part)
+    # Else the stream would stay half open and count against the limit.
+    await stream.close()
+    return arrived_bytes
+
+
 def _table(results: dict[int, list[MtuEcho]]) -> Table:
     table = Table(
         title="echo of streams over loopback, with and without path MTU discovery",
@@ -141,8 +204,30 @@ def _table(results: dict[int, list[MtuEcho]]) -> Table:
     return table
 
 
+def _peer_table(results: dict[int, list[MtuTransfer]]) -> Table:
+    table = Table(
+        title="peer to peer over loopback, with and without path MTU discovery",
+        columns=("mtu_max", "datagram bytes", "MB/s", "MB per CPU second of both", "x 1200"),
+    )
+    base = None
+    for size, transfers in results.items():
+        per_cpu_s = statistics.median(item.moved_bytes / max(item.cpu_s, 0.01) for item in transfers) / 1e6
+        base = base or per_cpu_s
+        table.rows.append(
+            (
+                size,
+                min(item.path_mtu_bytes for item in transfers),
+                statistics.median(item.moved_bytes / item.wall_s for item in transfers) / 1e6,
+                per_cpu_s,
+                per_cpu_s / base,
+            )
+        )
+    return table
+
+
 def _notes(load: _Load) -> list[str]:
     return [
         f"{load.connections} connections, one stream of {load.stream_bytes // 1000} kB at a time; median of rounds.",
-        "Bytes are counted once, though each travels both ways; the ratio is that of the server's CPU time.",
+        "Echoed bytes are counted once, though each travels both ways; the ratio is that of the server's CPU time.",
+        "Peer to peer both ends share one process and so one CPU; the ratio is that of its CPU time.",
     ]

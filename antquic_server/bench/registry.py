@@ -33,7 +33,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         run=handshake.run,
     ),
     "mtu": Benchmark(
-        summary="echo of streams: datagrams of 1200 bytes against path MTU discovery",
+        summary="streams with a node and peer to peer: datagrams of 1200 bytes against path MTU discovery",
         options=mtu.OPTIONS,
         run=mtu.run,
     ),

@@ -1,9 +1,13 @@
 """``antquic-server peer``: a peer of the network on the command line, to connect and to move files."""
 
 import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from antquic_server.commands.identity import expand_path
+from antquic_server.config.load import FlagValue, load_settings
 from antquic_server.errors import AddressDecodeError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -20,10 +24,17 @@ examples:
   antquic-server peer receive ./inbox --via 198.18.0.1:10000
   antquic-server peer send photo.jpg PEER_ID --via 198.18.0.1:10000
   antquic-server peer connect 198.18.0.7:4433
+  antquic-server peer listen --via 198.18.0.1:10000 --via 198.18.0.2:10000
+  antquic-server peer send big.iso PEER_ID --via 198.18.0.1:10000 --config peer.toml --set mtu.max=1280
 
 PEER_ID is 64 hexadecimal digits, as `peer listen` prints them; an address is dialled directly. Every connection is
-reported with how it came about: direct or punched, and why not better. Without --identity the key lasts as long as
-the command.
+reported with how it came about: direct, punched or relayed, and why not better. `connect` then measures a round trip,
+which proves that bytes pass both ways. Two --via addresses, of two nodes or of one, show how the NAT in front of us
+behaves, which helps through NATs that count. Without --identity the key lasts as long as the command.
+
+Of a configuration file count [nat], [mtu], [pqc], and of [endpoint] max_connections, idle_timeout_s and keep_alive_s.
+
+exit codes: 0 done, 1 the peer was not reached or a transfer failed, 2 bad usage or configuration, 3 cannot start
 """
 
 PEER_ID_DIGITS = 64
@@ -48,9 +59,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--listen", metavar="ADDRESS", action="append", help="UDP address to use (default 0.0.0.0:0)")
     parser.add_argument("--identity", metavar="FILE", help="key as PEM file, made if it does not exist")
-    parser.add_argument("--timeout", metavar="SECONDS", type=float, default=10.0, help="for reaching a peer")
-    parser.add_argument("--retries", metavar="N", type=int, default=3, help="rounds of hole punching after the first")
+    parser.add_argument(
+        "--timeout", metavar="SECONDS", type=float, help="for reaching a peer (nat.discovery_timeout_s, default 10)"
+    )
+    parser.add_argument(
+        "--retries",
+        metavar="N",
+        type=int,
+        help="rounds of hole punching after the first (nat.hole_punch_retries, default 3)",
+    )
     parser.add_argument("--count", metavar="N", type=int, default=1, help="with receive: files to wait for")
+    parser.add_argument("--config", metavar="FILE", help="TOML file; else $ANTQUIC_CONFIG; else defaults")
+    parser.add_argument(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="any setting of the file, VALUE in TOML syntax; repeatable; wins over everything else",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object per event")
 
 
@@ -61,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
     fewest, most, usage = USAGE[arguments.action]
     if not fewest <= len(arguments.words) <= most:
         raise ConfigurationError("command line", f"peer {arguments.action}", " ".join(arguments.words), usage)
+    if arguments.count < 1:
+        raise ConfigurationError("command line", "--count", arguments.count, "a number above 0")
     if arguments.action in ("connect", "send"):
         _check_target(arguments.words[-1])
     if arguments.action == "send" and not expand_path(arguments.words[0]).is_file():
@@ -79,16 +108,29 @@ def run(arguments: argparse.Namespace) -> int:
 def _settings(arguments: argparse.Namespace) -> "PeerSettings":
     # Imported only now, like everything of the peer library, because it brings all of QUIC along.
     from antquic_server.identity import load_or_create_identity
-    from antquic_server.peer.settings import PeerSettings
+    from antquic_server.peer.settings import PEER_DEFAULTS, PeerSettings
 
-    identity = None if arguments.identity is None else load_or_create_identity(expand_path(arguments.identity))
-    return PeerSettings(
-        listen=tuple(arguments.listen or ("0.0.0.0:0",)),
-        identity_seed=None if identity is None else identity.seed,
-        known_peers=tuple(arguments.via),
-        discovery_timeout_s=arguments.timeout,
-        hole_punch_retries=arguments.retries,
+    flags = [
+        FlagValue(source=flag, key=key, value=value)
+        for flag, key, value in (
+            ("--timeout", "nat.discovery_timeout_s", arguments.timeout),
+            ("--retries", "nat.hole_punch_retries", arguments.retries),
+        )
+        if value is not None
+    ]
+    settings = load_settings(
+        None if arguments.config is None else Path(arguments.config),
+        overrides=arguments.overrides,
+        flags=flags,
+        environment=os.environ,
+        defaults=PEER_DEFAULTS,
     )
+    plain = PeerSettings.from_settings(
+        settings, listen=tuple(arguments.listen or ("0.0.0.0:0",)), known_peers=tuple(arguments.via)
+    )
+    # Last, because it makes a file: not for a command that is refused.
+    identity = None if arguments.identity is None else load_or_create_identity(expand_path(arguments.identity))
+    return plain if identity is None else replace(plain, identity_seed=identity.seed)
 
 
 def _check_target(word: str) -> None:

@@ -4,18 +4,30 @@ import argparse
 import asyncio
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from antquic_server.commands.identity import expand_path
 from antquic_server.commands.peer import as_peer_id
 from antquic_server.commands.progress import ProgressBar
-from antquic_server.errors import DecodeError, PeerClosedError, PeerError
+from antquic_server.errors import DecodeError, PeerClosedError, PeerError, PeerUnreachableError
 from antquic_server.peer.connection import PeerConnection
 from antquic_server.peer.endpoint import Endpoint
 from antquic_server.peer.files import receive_file, send_file
+from antquic_server.peer.nat_behaviour import Mapping
+from antquic_server.peer.punching import ADVICE, Failure
 from antquic_server.peer.settings import PeerSettings
+from antquic_server.peer.statistics import PeerStatistics
 
-__all__ = ["run", "why"]
+__all__ = ["describe_nat", "run", "why"]
+
+_WHY = {
+    "direct": "dialled without help; there is nothing better",
+    "punched": "introduced by a node, both sides dialled at once; not direct, since no address of the peer was known"
+    " before",
+    "relayed": "carried by a node; not punched, since the NATs in between let no packet of the other side in",
+}
+"""Why a connection has the path it has, and not a better one."""
 
 
 def run(arguments: argparse.Namespace, settings: PeerSettings) -> None:
@@ -28,7 +40,10 @@ def run(arguments: argparse.Namespace, settings: PeerSettings) -> None:
             reporter.ready(endpoint)
             await action(endpoint, arguments, reporter)
 
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except PeerUnreachableError as error:
+        raise reporter.unreachable(error) from None
 
 
 class _Reporter:
@@ -47,11 +62,12 @@ class _Reporter:
         seen = ", ".join(statistics.external_addresses) or "nobody has told us"
         self.tell(
             "ready",
-            f"peer id  {endpoint.peer_id.hex()}\nseen at  {seen}",
+            f"peer id  {endpoint.peer_id.hex()}\nseen at  {seen}\nour NAT  {describe_nat(statistics)}",
             peer_id=endpoint.peer_id.hex(),
             addresses=[str(item) for item in endpoint.addresses],
             external_addresses=list(statistics.external_addresses),
             nat_mapping=statistics.nat_mapping,
+            nat_port_step=statistics.nat_port_step,
         )
 
     def connected(self, connection: PeerConnection, *, seconds: float | None = None) -> None:
@@ -69,12 +85,30 @@ class _Reporter:
             seconds=seconds,
         )
 
+    def unreachable(self, error: PeerUnreachableError) -> PeerUnreachableError:
+        """Return the error with what to do about it; programs are told on standard output as well."""
+        advice = ADVICE.get(Failure(error.reason)) if error.reason in set(Failure) else None
+        if self._json:
+            facts = {"target": error.target, "reason": error.reason, "detail": error.detail, "advice": advice}
+            self.tell("unreachable", "", **facts)
+        detail = error.detail if advice is None else f"{error.detail}; {advice}"
+        return PeerUnreachableError(error.target, error.reason, detail)
+
 
 def why(path: str) -> str:
     """Return why a connection has the path it has and not a better one."""
-    if path == "direct":
-        return "dialled without help; there is nothing better"
-    return "introduced by a node, both sides dialled at once; not direct, since no address of the peer was known before"
+    return _WHY[path]
+
+
+def describe_nat(statistics: PeerStatistics) -> str:
+    """Return what is known of the NAT in front of us."""
+    if statistics.nat_mapping == Mapping.ENDPOINT_INDEPENDENT:
+        return "none, or one that shows everybody the same address: easy to punch through"
+    if statistics.nat_mapping == Mapping.UNKNOWN:
+        return "not known; two --via addresses would tell"
+    if statistics.nat_port_step is None:
+        return "symmetric: shows everybody another port, without an order that could be predicted"
+    return f"symmetric: shows everybody another port, {statistics.nat_port_step} apart, which can be predicted"
 
 
 async def _reach(endpoint: Endpoint, word: str, reporter: _Reporter) -> PeerConnection:
@@ -87,6 +121,15 @@ async def _reach(endpoint: Endpoint, word: str, reporter: _Reporter) -> PeerConn
 
 async def _connect(endpoint: Endpoint, arguments: argparse.Namespace, reporter: _Reporter) -> None:
     connection = await _reach(endpoint, arguments.words[0], reporter)
+    round_trip_s = await connection.ping()
+    reporter.tell(
+        "alive",
+        f"bytes pass both ways: round trip {round_trip_s * 1000:.1f} ms",
+        peer_id=connection.peer_id.hex(),
+        round_trip_s=round(round_trip_s, 6),
+        path=connection.path,
+        path_mtu_bytes=connection.path_mtu_bytes,
+    )
     await connection.close()
 
 
@@ -95,6 +138,7 @@ async def _listen(endpoint: Endpoint, _arguments: argparse.Namespace, reporter: 
         async for connection in endpoint.incoming():
             reporter.connected(connection)
             tasks.create_task(_watch(connection, reporter))
+            tasks.create_task(_refuse_streams(connection, reporter))
 
 
 async def _watch(connection: PeerConnection, reporter: _Reporter) -> None:
@@ -106,12 +150,21 @@ async def _watch(connection: PeerConnection, reporter: _Reporter) -> None:
     reporter.tell("disconnected", f"{peer_id} is gone: {reason}", peer_id=peer_id, reason=reason)
 
 
-async def _send(endpoint: Endpoint, arguments: argparse.Namespace, reporter: _Reporter) -> None:
+async def _refuse_streams(connection: PeerConnection, reporter: _Reporter) -> None:
+    """Give every stream up at once: who sends a file to somebody who takes none is not to wait for ever."""
+    peer_id = connection.peer_id.hex()
+    with suppress(PeerClosedError):
+        while True:
+            (await connection.accept_stream()).reset()
+            reporter.tell("refused", f"refused a stream of {peer_id}: files want `peer receive`", peer_id=peer_id)
 
+
+async def _send(endpoint: Endpoint, arguments: argparse.Namespace, reporter: _Reporter) -> None:
     path = expand_path(arguments.words[0])
     connection = await _reach(endpoint, arguments.words[1], reporter)
     started_s = time.monotonic()
-    sent = await send_file(connection, path, ProgressBar().update)
+    with ProgressBar() as bar:
+        sent = await send_file(connection, path, bar.update)
     seconds = round(time.monotonic() - started_s, 3)
     reporter.tell(
         "sent",
@@ -121,6 +174,8 @@ async def _send(endpoint: Endpoint, arguments: argparse.Namespace, reporter: _Re
         sha256=sent.sha256,
         seconds=seconds,
         path=connection.path,
+        why=why(connection.path),
+        path_mtu_bytes=connection.path_mtu_bytes,
     )
     await connection.close()
 
@@ -152,7 +207,8 @@ async def _receive_from(
     while True:
         try:
             stream = await connection.accept_stream()
-            got = await receive_file(stream, directory, ProgressBar().update)
+            with ProgressBar() as bar:
+                got = await receive_file(stream, directory, bar.update)
         except PeerClosedError:
             return
         except (PeerError, DecodeError) as error:
@@ -166,5 +222,6 @@ async def _receive_from(
             bytes=got.size_bytes,
             sha256=got.sha256,
             path=connection.path,
+            why=why(connection.path),
         )
         files.put_nowait(None)

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from typing import TextIO
+from types import TracebackType
+from typing import Self, TextIO
 
 __all__ = ["ProgressBar"]
 
@@ -12,7 +13,12 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 class ProgressBar:
-    """Draws nothing unless ``stream`` is a terminal."""
+    """
+    Draws nothing unless ``stream`` is a terminal.
+
+    As a context manager it ends the line of a transfer that has stopped half-way, so that what is said next stands
+    alone.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -20,6 +26,16 @@ class ProgressBar:
         self._started_s = time.monotonic()
         self._drawn_s = 0.0
         self._name: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._name is not None:
+            self._stream.write("\n")
+            self._stream.flush()
 
     def update(self, name: str, done: int, total: int) -> None:
         """Show how far a file has come; ten times a second at most, and always the end."""

@@ -89,6 +89,7 @@ def load_settings(
     overrides: Sequence[str] = (),
     flags: Sequence[FlagValue] = (),
     environment: Mapping[str, str] | None = None,
+    defaults: Settings | None = None,
 ) -> Settings:
     """
     Read and check the whole configuration.
@@ -98,11 +99,12 @@ def load_settings(
         overrides: ``section.key=VALUE`` texts of ``--set``, VALUE in TOML syntax.
         flags: Settings that have a flag of their own; ``--set`` wins over them.
         environment: Environment variables; only ``ANTQUIC_CONFIG`` is looked at.
+        defaults: What counts where nothing else is said, ``Settings()`` if None.
 
     Raises:
         ConfigurationError: Something is wrong; only the first finding is reported, in one line.
     """
-    defaults = Settings()
+    defaults = defaults or Settings()
     draft = _Draft()
     for section in section_types():
         for key in rules_of(section):

@@ -112,7 +112,7 @@ class NatSettings:
     discovery_timeout_s: Annotated[float, Number(0.1, 300)] = 10.0
     # Three rounds get through whatever single rounds lose; more annoys a NAT without helping.
     hole_punch_retries: Annotated[int, Whole(0, 20)] = 3
-    # Peers behind symmetric NATs are introduced too; one of the two sides may still be reachable.
+    # Guessing ports costs a peer a handful of packets, and gets it through symmetric NATs that count.
     enable_symmetric_nat: Annotated[bool, Flag()] = True
     # ant-quic's coordinators accept one request per peer in two seconds.
     coordination_rate_per_s: Annotated[float, Number(0.01, 1000)] = 0.5

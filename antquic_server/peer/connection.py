@@ -1,6 +1,7 @@
 """The connection with one peer, as a program uses it."""
 
 import asyncio
+import os
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -13,6 +14,7 @@ from antquic_server.peer.link import Link
 from antquic_server.peer.settings import PeerSettings
 from antquic_server.peer.stream import PeerStream
 from antquic_server.protocol.codepoints import ApplicationErrorCode
+from antquic_server.protocol.liveness import PROBE_MAGIC, TAG_BYTES, answered_tag_untrusted
 from antquic_server.protocol.seam.connection import NodeQuicConnection
 
 __all__ = ["PeerConnection"]
@@ -23,6 +25,7 @@ SEND_HIGH_BYTES = 1 << 20
 """Unacknowledged data of a connection beyond which ``send_message`` waits."""
 CLOSE_GRACE_S = 1.0
 """How long ``close`` waits for a handshake that is not confirmed yet (RFC 9001, section 4.1.2)."""
+PROBE_TIMEOUT_S = 5.0
 MAX_PENDING_DATAGRAMS = 256
 """DATAGRAM frames that wait for congestion control; more are dropped and counted."""
 _SERVER_INITIATED = 1
@@ -91,6 +94,8 @@ class PeerConnection:
         self._datagrams: _Inbox[bytes] = _Inbox(settings.max_queued_datagrams)
         self._incoming: _Inbox[PeerStream] = _Inbox(settings.max_queued_streams)
         self._progress = asyncio.Event()
+        self._probes: dict[bytes, asyncio.Future[float]] = {}
+        """Liveness probes that wait for an answer, by tag."""
 
     @property
     def path(self) -> str:
@@ -101,6 +106,11 @@ class PeerConnection:
     def remote_address(self) -> tuple[str, int]:
         """Host and port of the peer as we see them now."""
         return str(self._link.path[0]), int(self._link.path[1])
+
+    @property
+    def path_mtu_bytes(self) -> int:
+        """The largest datagram that goes to the peer now, in bytes of UDP payload."""
+        return self._link.quic.path_mtu_bytes
 
     @property
     def dialled_by_us(self) -> bool:
@@ -157,6 +167,27 @@ class PeerConnection:
             self._touch(link)
         return data
 
+    async def ping(self, timeout_s: float = PROBE_TIMEOUT_S) -> float:
+        """
+        Return the seconds that a message to the peer and its answer take: proof that bytes pass both ways.
+
+        Raises:
+            PeerError: No answer came within ``timeout_s`` seconds.
+            PeerClosedError: The connection has ended.
+        """
+        tag, loop = os.urandom(TAG_BYTES), asyncio.get_running_loop()
+        answered: asyncio.Future[float] = loop.create_future()
+        self._probes[tag] = answered
+        started_s = loop.time()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.send_message(PROBE_MAGIC + tag)
+                return await answered - started_s
+        except TimeoutError:
+            raise PeerError(f"connected, but no bytes pass: no answer to a probe within {timeout_s:g} s") from None
+        finally:
+            del self._probes[tag]
+
     def send_datagram(self, data: bytes) -> bool:
         """
         Send an unreliable datagram; False if it was dropped because too many wait already.
@@ -210,8 +241,13 @@ class PeerConnection:
         self.wake()
 
     def message_arrived(self, link: Link, data: bytes) -> None:
-        """Queue a message, or drop it."""
-        if self._messages.put((link, data)):
+        """Queue a message, or drop it; the answer to a probe of ours ends the wait for it."""
+        tag = answered_tag_untrusted(data)
+        if tag is not None:
+            waiting = self._probes.get(tag)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(waiting.get_loop().time())
+        elif self._messages.put((link, data)):
             link.quic.held_by_application_bytes += len(data)
         else:
             self._drops["message_queue_full"] += 1
@@ -256,6 +292,9 @@ class PeerConnection:
         self._streams.clear()
         for inbox in (self._messages, self._datagrams, self._incoming):
             inbox.end(error)
+        for waiting in self._probes.values():
+            if not waiting.done():
+                waiting.set_exception(error)
         self.closed.set()
         self._progress.set()
 

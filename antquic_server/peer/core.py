@@ -32,7 +32,7 @@ from antquic_server.peer.events import (
 from antquic_server.peer.introductions import Introductions, Surroundings
 from antquic_server.peer.link import Link, Path, Quic
 from antquic_server.peer.links import Links
-from antquic_server.peer.nat_behaviour import NatObserver
+from antquic_server.peer.nat_behaviour import NatObserver, PortGrowth
 from antquic_server.peer.punching import DETAILS, Failure
 from antquic_server.peer.registry import RANK_BYTES, RANK_CONTEXT, RANK_LABEL, Candidate, Registry
 from antquic_server.peer.settings import PeerSettings
@@ -41,7 +41,7 @@ from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.codepoints import ApplicationErrorCode
 from antquic_server.protocol.coordination import decode_envelope_untrusted, is_coordination_message
 from antquic_server.protocol.frames import ObservedAddress
-from antquic_server.protocol.liveness import ANSWER_MAGIC, answer_probe_untrusted
+from antquic_server.protocol.liveness import answer_probe_untrusted
 from antquic_server.protocol.seam.connection import ExtensionFrameReceived
 
 __all__ = ["DIRECT_SERVER_NAME", "PUNCH_SERVER_NAME", "PeerCore"]
@@ -89,6 +89,7 @@ class PeerCore:
             send=self._send_message,
             find=self.links.find,
             own_candidates=self._own_candidates,
+            port_growth=self._port_growth,
             dial=self._dial_candidate,
             ended=self._punch_ended,
             unix_s=unix_s,
@@ -145,29 +146,18 @@ class PeerCore:
 
     def statistics(self) -> PeerStatistics:
         """Return a snapshot of all figures."""
-        tallies = self.tallies
-        drops = tallies.drops + self.links.drops
         newest = self.nat.addresses[:1]
-        return PeerStatistics(
+        ipv4 = not newest or newest[0].is_ipv4
+        live = [(peer_id, self.live_link(peer_id)) for peer_id in self.registry.peers]
+        return PeerStatistics.of(
+            self.tallies,
             active_connections=len(self.registry),
             connected_nodes=len(self.node_links),
-            successful_connections=tallies.successful_connections,
-            failed_connections=tallies.failed_connections,
-            direct_connections=tallies.direct_connections,
-            punched_connections=tallies.punched_connections,
-            successful_hole_punches=tallies.successful_hole_punches,
-            failed_hole_punches=tallies.failed_hole_punches,
-            coordination_requests=tallies.coordination_requests,
-            introductions_received=tallies.introductions_received,
-            superseded_connections=tallies.superseded_connections,
-            bytes_sent=tallies.bytes_sent,
-            bytes_received=tallies.bytes_received,
-            datagrams_sent=tallies.datagrams_sent,
-            datagrams_received=tallies.datagrams_received,
             external_addresses=tuple(map(str, self.nat.addresses)),
-            nat_mapping=self.nat.mapping(ipv4=not newest or newest[0].is_ipv4).value,
-            coordination_rejections=dict(tallies.coordination_rejections),
-            drops=dict(drops),
+            nat_mapping=self.nat.mapping(ipv4=ipv4).value,
+            nat_port_step=self.nat.port_step(ipv4=ipv4),
+            path_mtu_bytes={peer_id.hex(): link.quic.path_mtu_bytes for peer_id, link in live if link is not None},
+            drops=dict(self.tallies.drops + self.links.drops),
         )
 
     # Driving.
@@ -265,7 +255,7 @@ class PeerCore:
         if isinstance(event, ExtensionFrameReceived):
             if isinstance(event.frame, ObservedAddress) and event.used and link.is_node and link.dialled is not None:
                 own = link.quic.observed_by_peer.address
-                if own is not None and self.nat.observe(link.dialled, own):
+                if own is not None and self.nat.observe(link.dialled, own, order=link.number):
                     self._events.append(AddressObserved())
         elif isinstance(event, DatagramFrameReceived):
             self._events.append(DatagramArrived(link=link, data=event.data))
@@ -305,12 +295,12 @@ class PeerCore:
             if envelope is None or not link.is_node or not link.ready:
                 self.tallies.drops["coordination_message"] += 1
                 return
-            self.introductions.handle_message(envelope, now_s)
+            self.introductions.handle_message(envelope, link, now_s)
             return
         answer = answer_probe_untrusted(data)
         if answer is not None:
             self._send_message(link, answer)
-        elif not data.startswith(ANSWER_MAGIC):
+        else:
             self._events.append(MessageArrived(link=link, data=data))
 
     def _send_message(self, link: Link, data: bytes) -> bool:
@@ -327,6 +317,9 @@ class PeerCore:
                 coordinator.dialled, self.settings.max_candidates, predict=self.settings.enable_symmetric_nat
             )
         return found or self._local_addresses()[: self.settings.max_candidates]
+
+    def _port_growth(self, coordinator: Link) -> PortGrowth:
+        return PortGrowth() if coordinator.dialled is None else self.nat.port_growth(coordinator.dialled)
 
     def _dial_candidate(self, address: SocketAddress, target: bytes, now_s: float, deadline_s: float) -> None:
         for link in self.links:

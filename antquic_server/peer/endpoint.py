@@ -50,7 +50,7 @@ __all__ = ["Endpoint", "LocalFailure"]
 MAX_WAITING_CONNECTIONS = 256
 """Connections of others that wait for ``accept``; more stay usable by ``connect_peer``, and are counted."""
 NODE_READY_S = 1.0
-"""How long to wait at the start for a node to tell us our address; some never do."""
+"""How long to wait at the start for the nodes to tell us our address; some never do."""
 CLOSE_LINGER_S = 0.02
 """Long enough for the closes to leave; nobody answers them."""
 
@@ -103,17 +103,18 @@ class Endpoint:
     async def _connect_known_peers(self) -> None:
         """Connect to every known peer there is; the first error counts if there is none."""
         errors = []
-        for text in self.settings.known_peers:
+        for text in dict.fromkeys(self.settings.known_peers):
             try:
                 await self.connect(text)
             except PeerUnreachableError as error:
                 errors.append(error)
-        if errors and len(errors) == len(self.settings.known_peers):
+        connected = len(set(self.settings.known_peers)) - len(errors)
+        if errors and not connected:
             raise errors[0]
-        if self.settings.known_peers:
-            # A node says so once it has us in its books: before, it could not introduce anybody to us.
-            with suppress(PeerUnreachableError):
-                await self.external_address(NODE_READY_S)
+        # A node says so once it has us in its books: before, it could not introduce anybody to us. And what several
+        # say, or one at two of its ports, tells us how our NAT maps.
+        with suppress(TimeoutError):
+            await self._addresses_told(connected, NODE_READY_S)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -160,8 +161,12 @@ class Endpoint:
 
     def stats(self) -> PeerStatistics:
         """Return a snapshot of all figures."""
-        self._core.tallies.drops["send_error"] = self._open_sockets.drops["send_error"]
-        self._core.tallies.drops["send_queue_full"] = self._open_sockets.drops["send_queue_full"]
+        tallies, quic = self._core.tallies, self._factory.tally
+        # The greater of both: these are totals.
+        tallies.drops |= self._open_sockets.drops
+        tallies.drops["datagram_frame_above_mtu"] = quic.mtu_datagram_frames_dropped
+        tallies.mtu_probes_sent, tallies.mtu_probes_lost = quic.mtu_probes_sent, quic.mtu_probes_lost
+        tallies.mtu_black_holes = quic.mtu_black_holes
         return self._core.statistics()
 
     async def external_address(self, timeout_s: float = 5.0) -> SocketAddress:
@@ -172,11 +177,18 @@ class Endpoint:
             PeerUnreachableError: Nobody did within ``timeout_s`` seconds.
         """
         try:
-            await asyncio.wait_for(self._address_known.wait(), timeout_s)
+            await self._addresses_told(1, timeout_s)
         except TimeoutError:
             detail = f"no node has told us our address within {timeout_s} s"
             raise PeerUnreachableError("our own address", LocalFailure.NOT_OBSERVED, detail) from None
         return self._core.nat.addresses[0]
+
+    async def _addresses_told(self, count: int, timeout_s: float) -> None:
+        """Wait until as many nodes have told us our address; TimeoutError if they do not."""
+        async with asyncio.timeout(timeout_s):
+            while len(self._core.nat) < count:
+                self._address_known.clear()
+                await self._address_known.wait()
 
     # Connecting.
 

@@ -15,7 +15,7 @@ from antquic_server.pqc.select import load_provider
 from antquic_server.protocol.codepoints import NamedGroup
 from antquic_server.protocol.parameters import ExtensionParameters
 from antquic_server.protocol.seam.connection import NodeQuicConnection
-from antquic_server.protocol.seam.options import ConnectionOptions
+from antquic_server.protocol.seam.options import ConnectionOptions, Tally
 from antquic_server.protocol.seam.tls_context import TlsOptions
 
 __all__ = ["QuicFactory"]
@@ -40,11 +40,13 @@ class QuicFactory:
         provider = load_provider(settings.pqc_provider)  # type: ignore[arg-type]  # checked by load_provider
         self._pool = PqcPool(provider, settings.pqc_pool_size)
         self._idle_timeout_s = settings.idle_timeout_s
+        self._mtu_initial = settings.mtu_initial
         tls = TlsOptions(
             pqc=self._pool,
             node_key=self._pool.signing_key(self.identity.seed),
             # The one group an ant-quic server shares; its ClientHello then needs no second round trip.
             client_groups=(NamedGroup.ML_KEM_768,),
+            allow_classical=settings.pqc_mode == "any",
         )
         self._options = ConnectionOptions(
             tls=tls,
@@ -57,12 +59,20 @@ class QuicFactory:
             stream_window_bytes=STREAM_WINDOW_BYTES,
             connection_window_bytes=CONNECTION_WINDOW_BYTES,
             max_backlog_bytes=MAX_BACKLOG_BYTES,
+            mtu_initial=settings.mtu_initial,
+            mtu_min=settings.mtu_min,
+            mtu_max=settings.mtu_max,
         )
         self._server_configuration = self._configuration(is_client=False)
         certificate, key = self_signed_certificate("peer")
         # aioquic wants one; peers are shown the raw key.
         self._server_configuration.certificate = load_pem_x509_certificates(certificate)[0]
         self._server_configuration.private_key = load_pem_private_key(key)
+
+    @property
+    def tally(self) -> Tally:
+        """What all connections made here have counted together."""
+        return self._options.tally
 
     def client(self, server_name: str) -> NodeQuicConnection:
         """Make a connection that dials; ``server_name`` tells the other side what for (``docs/wire.md``)."""
@@ -87,6 +97,7 @@ class QuicFactory:
             is_client=is_client,
             connection_id_length=CONNECTION_ID_BYTES,
             idle_timeout=self._idle_timeout_s,
+            max_datagram_size=self._mtu_initial,
             max_datagram_frame_size=MAX_DATAGRAM_FRAME_BYTES,
             supported_versions=[QuicProtocolVersion.VERSION_1],
         )

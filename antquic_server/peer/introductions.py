@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from antquic_server.peer.link import Link
+from antquic_server.peer.nat_behaviour import PortGrowth
 from antquic_server.peer.punching import MIN_ROUND_S, Ask, Dial, Failure, Give, Punch, Step
 from antquic_server.peer.settings import PeerSettings
 from antquic_server.peer.statistics import Tallies
@@ -55,6 +56,8 @@ class Surroundings:
     send: Callable[[Link, bytes], bool]
     find: Callable[[int], Link | None]
     own_candidates: Callable[[Link], list[SocketAddress]]
+    port_growth: Callable[[Link], PortGrowth]
+    """How the ports of our own NAT go on from the one that a node has told the other side."""
     dial: Callable[[SocketAddress, bytes, float, float], None]
     """Address, peer id, now, deadline: dial, or repeat a dial that is under way."""
     ended: Callable[[bytes, Failure | None, bool], None]
@@ -128,19 +131,21 @@ class Introductions:
         for target, attempt in list(self._attempts.items()):
             self._take(target, attempt.punch.handle_timer(now_s), now_s)
 
-    def handle_message(self, envelope: Envelope, now_s: float) -> None:
+    def handle_message(self, envelope: Envelope, node: Link, now_s: float) -> None:
         """Take in an answer or an introduction of a node."""
         message = envelope.message
         if isinstance(message, CoordinationRequest):
             self._tallies.drops["request_to_a_peer"] += 1
         elif message.initiator == self._own_peer_id:
-            self._answered(envelope, message, now_s)
+            self._answered(envelope, message, node, now_s)
         elif isinstance(message, CoordinationAccepted) and message.target == self._own_peer_id:
-            self._introduced(message, now_s)
+            self._introduced(message, node, now_s)
         else:
             self._tallies.drops["introduction_of_others"] += 1
 
-    def _answered(self, envelope: Envelope, message: CoordinationAccepted | CoordinationRejected, now_s: float) -> None:
+    def _answered(
+        self, envelope: Envelope, message: CoordinationAccepted | CoordinationRejected, node: Link, now_s: float
+    ) -> None:
         target = self._targets.pop(envelope.request_id, None)
         attempt = self._attempts.get(message.target)
         if isinstance(message, CoordinationRejected):
@@ -149,12 +154,13 @@ class Introductions:
             self._tallies.drops["answer_too_late"] += 1
             return
         if isinstance(message, CoordinationAccepted):
-            steps = attempt.punch.accepted(_dialable(message.target_addrs), round_number=message.round)
+            addresses, growth = _dialable(message.target_addrs), self._around.port_growth(node)
+            steps = attempt.punch.accepted(addresses, round_number=message.round, growth=growth)
         else:
             steps = attempt.punch.rejected(message.reason)
         self._take(target, steps, now_s)
 
-    def _introduced(self, message: CoordinationAccepted, now_s: float) -> None:
+    def _introduced(self, message: CoordinationAccepted, node: Link, now_s: float) -> None:
         if not self._settings.accept_introductions or not self._bucket.take(now_s):
             self._tallies.drops["introduction_refused"] += 1
             return
@@ -165,7 +171,8 @@ class Introductions:
             attempt = self._attempts[message.initiator] = _Attempt(punch=punch, coordinators=[])
         elif attempt.punch.invited:
             attempt.punch.extend(now_s)
-        steps = attempt.punch.accepted(_dialable(message.initiator_addrs), round_number=message.round)
+        addresses, growth = _dialable(message.initiator_addrs), self._around.port_growth(node)
+        steps = attempt.punch.accepted(addresses, round_number=message.round, growth=growth)
         self._take(message.initiator, steps, now_s)
 
     def _take(self, target: bytes, steps: list[Step], now_s: float) -> None:

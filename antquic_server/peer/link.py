@@ -33,6 +33,9 @@ class Quic(Protocol):
     def is_pristine(self) -> bool: ...  # noqa: D102
 
     @property
+    def path_mtu_bytes(self) -> int: ...  # noqa: D102
+
+    @property
     def is_closing(self) -> bool: ...  # noqa: D102
 
     @property

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import Final
 
-from antquic_server.peer.nat_behaviour import dial_plan
+from antquic_server.peer.nat_behaviour import PortGrowth, dial_plan
 from antquic_server.peer.settings import PeerSettings
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.coordination import RejectionReason
 
-__all__ = ["TABLE", "Ask", "Dial", "Failure", "Give", "Happening", "Punch", "State", "Step"]
+__all__ = ["ADVICE", "DETAILS", "TABLE", "Ask", "Dial", "Failure", "Give", "Happening", "Punch", "State", "Step"]
 
 MIN_ROUND_S = 2.2
 """ant-quic's coordinators take one request in two seconds, and a refused one starts that time anew."""
@@ -96,6 +96,24 @@ DETAILS: Final[dict[Failure, str]] = {
     Failure.ENDPOINT_CLOSED: "the endpoint was closed",
 }
 """A sentence for a person, by failure."""
+
+ADVICE: Final[dict[Failure, str]] = {
+    Failure.NO_COORDINATOR: "name a node with --via, or dial the peer by its address",
+    Failure.COORDINATOR_SILENT: "try again, or ask another node with --via",
+    Failure.COORDINATOR_LOST: "try again, or ask another node with --via",
+    Failure.NO_PATH: "forward a UDP port on one side, or let UDP out of its firewall; with two --via addresses the"
+    " ports of a NAT that counts can be predicted",
+    Failure.SELF_TARGET: "give the id that the other side prints",
+    Failure.UNKNOWN_TARGET: "check the id, and that the peer is running and has --via the same node",
+    Failure.EXPIRED: "set the clock of this machine",
+    Failure.RATE_LIMITED: "wait a few seconds and try again",
+    Failure.UNAUTHENTICATED: "ask another node with --via",
+    Failure.COORDINATOR_ERROR: "listen on an address of the other side's family as well, or ask another node",
+    Failure.DIAL_TIMEOUT: "check the address, and that UDP to it passes every firewall",
+    Failure.REFUSED: "check that an ant-quic node or peer listens there",
+    Failure.ENDPOINT_CLOSED: "open another endpoint",
+}
+"""What a person can do about it, by failure."""
 
 REJECTIONS: Final[dict[RejectionReason, Failure]] = {
     RejectionReason.SELF_TARGET: Failure.SELF_TARGET,
@@ -181,6 +199,9 @@ class Punch:
         self.steps: list[Step] = [] if invited else [Ask(round_number=1)]
         self._settings = settings
         self._ever_dialled = False
+        self._guessed = 0
+        """Ports dialled beside those we were told."""
+        self._growth = PortGrowth()
         self._failure = Failure.COORDINATOR_SILENT
         self._round_s = max(MIN_ROUND_S, settings.discovery_timeout_s / (settings.hole_punch_retries + 1))
         self._next_round_s: float | None = None
@@ -199,8 +220,15 @@ class Punch:
             return None
         return self.deadline_s if self._next_round_s is None else min(self.deadline_s, self._next_round_s)
 
-    def accepted(self, addresses: tuple[SocketAddress, ...], *, round_number: int) -> list[Step]:
-        """Take in an introduction: where the other side is, and which round it is in."""
+    def accepted(
+        self, addresses: tuple[SocketAddress, ...], *, round_number: int, growth: PortGrowth | None = None
+    ) -> list[Step]:
+        """
+        Take in an introduction: where the other side is, and which round it is in.
+
+        ``growth`` is how the ports of our own NAT go on from the one that the other side has been told.
+        """
+        self._growth = growth or PortGrowth()
         return self._handle(Happening.ACCEPTED, addresses=addresses, round_number=round_number)
 
     def rejected(self, reason: RejectionReason) -> list[Step]:
@@ -249,9 +277,13 @@ class Punch:
         return [Give(failure=None)] if action is Action.REJOICE else []
 
     def _plan(self, addresses: tuple[SocketAddress, ...], round_number: int) -> list[SocketAddress]:
-        return dial_plan(
+        plan = dial_plan(
             addresses,
             round_number=round_number,
             max_candidates=self._settings.max_candidates,
             predict=self._settings.enable_symmetric_nat,
+            guessed=self._guessed,
+            growth=self._growth,
         )
+        self._guessed += len(set(plan) - set(addresses))
+        return plan

@@ -1,11 +1,23 @@
 """What a peer is told: where it listens, whom it knows, and how hard it tries."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Self
 
+from antquic_server.config.model import Settings
 from antquic_server.errors import AddressDecodeError, ConfigurationError
 from antquic_server.protocol.address import SocketAddress
 
-__all__ = ["PeerSettings"]
+__all__ = ["PEER_DEFAULTS", "PeerSettings"]
+
+HANDSHAKE_TIMEOUT_BASE_S: Final = 2.5
+"""Times ``pqc.handshake_timeout_multiplier``: a dial into nothing is given up after five seconds."""
+
+MAX_CONNECTIONS: Final = 256
+
+PEER_DEFAULTS: Final = replace(Settings(), endpoint=replace(Settings().endpoint, max_connections=MAX_CONNECTIONS))
+"""Settings of a configuration file that says nothing, for a peer: those of a node, but for fewer connections."""
+
+_SOURCE = "peer settings"
 
 _RANGES: dict[str, tuple[float, float]] = {
     "max_candidates": (1, 256),
@@ -14,11 +26,15 @@ _RANGES: dict[str, tuple[float, float]] = {
     "keep_alive_s": (0, 3600),
     "idle_timeout_s": (0.1, 3600),
     "dial_timeout_s": (0.1, 300),
-    "max_connections": (1, 65536),
+    "max_connections": (1, 1_000_000),
     "max_message_bytes": (1, 1 << 30),
     "max_queued_messages": (1, 1 << 20),
     "max_queued_datagrams": (1, 1 << 20),
     "max_queued_streams": (1, 1 << 16),
+    "pqc_pool_size": (1, 1000),
+    "mtu_initial": (1200, 65527),
+    "mtu_min": (1200, 65527),
+    "mtu_max": (1200, 65527),
 }
 """Smallest and largest value of each setting that is a number."""
 
@@ -28,7 +44,8 @@ class PeerSettings:
     """
     Settings of one :class:`~antquic_server.peer.endpoint.Endpoint`; the defaults are those of an ant-quic peer.
 
-    Raises ``ConfigurationError`` for a value outside its limits.
+    Raises ``ConfigurationError`` for a value outside its limits. :meth:`from_settings` takes them from a
+    configuration file.
     """
 
     listen: tuple[str, ...] = ("0.0.0.0:0",)
@@ -44,7 +61,10 @@ class PeerSettings:
     hole_punch_retries: int = 3
     """Rounds after the first, as far as they fit into ``discovery_timeout_s``."""
     enable_symmetric_nat: bool = True
-    """From the second round on, also dial the ports that a sequential symmetric NAT would have given out next."""
+    """
+    From the second round on, also dial the ports that a sequential symmetric NAT would have given out next, and in
+    the order that our own NAT, as far as it has been observed, makes necessary.
+    """
     accept_introductions: bool = True
     """Dial peers that a node introduces to us unasked; without it nobody can punch a hole to us."""
     keep_alive_s: float = 15.0
@@ -53,7 +73,7 @@ class PeerSettings:
     """Silence of the other side after which a connection is given up."""
     dial_timeout_s: float = 5.0
     """How long ``connect`` waits for a handshake."""
-    max_connections: int = 256
+    max_connections: int = MAX_CONNECTIONS
     """Connections at a time; further ones are not accepted."""
     max_message_bytes: int = 4 << 20
     """Longest message sent or received, as in ant-quic."""
@@ -65,20 +85,61 @@ class PeerSettings:
     """Streams of one peer that wait for ``accept_stream``; further ones are reset and counted."""
     pqc_provider: str = "auto"
     """Post-quantum provider: auto, liboqs or cryptography."""
+    pqc_mode: str = "require"
+    """``any`` admits peers that dial us with a classical key exchange; we ourselves never offer one."""
     pqc_pool_size: int = 10
     """Contexts kept ready."""
+    mtu_initial: int = 1200
+    """Datagrams of the handshake, in bytes of UDP payload as the two below; between ``mtu_min`` and ``mtu_max``."""
+    mtu_min: int = 1200
+    """What a connection falls back to when its path changes or stops carrying what it did."""
+    mtu_max: int = 1452
+    """Largest datagram that path MTU discovery may find; nothing larger is sent, probes included."""
+
+    @classmethod
+    def from_settings(cls, settings: Settings, **others: Any) -> Self:
+        """
+        Make the settings of a peer from a configuration file's.
+
+        Of ``[endpoint]`` the connections' keys are taken, of ``[pqc]``, ``[nat]`` and ``[mtu]`` all that concern a
+        peer; ``others`` are fields that no file has.
+        """
+        endpoint, pqc, nat, mtu = settings.endpoint, settings.pqc, settings.nat, settings.mtu
+        return cls(
+            max_connections=endpoint.max_connections,
+            idle_timeout_s=endpoint.idle_timeout_s,
+            keep_alive_s=endpoint.keep_alive_s,
+            dial_timeout_s=HANDSHAKE_TIMEOUT_BASE_S * pqc.handshake_timeout_multiplier,
+            pqc_provider=pqc.provider,
+            pqc_mode=pqc.mode,
+            pqc_pool_size=pqc.memory_pool_size,
+            max_candidates=nat.max_candidates,
+            discovery_timeout_s=nat.discovery_timeout_s,
+            hole_punch_retries=nat.hole_punch_retries,
+            enable_symmetric_nat=nat.enable_symmetric_nat,
+            mtu_initial=mtu.initial,
+            mtu_min=mtu.min,
+            mtu_max=mtu.max,
+            **others,
+        )
 
     def __post_init__(self) -> None:
         for item in fields(self):
             limits = _RANGES.get(item.name)
             value = getattr(self, item.name)
             if limits is not None and not limits[0] <= value <= limits[1]:
-                raise ConfigurationError("peer settings", item.name, value, f"{limits[0]} to {limits[1]}")
+                raise ConfigurationError(_SOURCE, item.name, value, f"{limits[0]} to {limits[1]}")
+        for name, least, most in (("mtu_min", 0, self.mtu_max), ("mtu_initial", self.mtu_min, self.mtu_max)):
+            if not least <= getattr(self, name) <= most:
+                expected = "mtu_min <= mtu_initial <= mtu_max"
+                raise ConfigurationError(_SOURCE, name, getattr(self, name), expected)
+        if self.pqc_mode not in ("require", "any"):
+            raise ConfigurationError(_SOURCE, "pqc_mode", self.pqc_mode, "'require' or 'any'")
         if not self.listen:
-            raise ConfigurationError("peer settings", "listen", self.listen, "at least one address")
+            raise ConfigurationError(_SOURCE, "listen", self.listen, "at least one address")
         for name in ("listen", "known_peers"):
             for text in getattr(self, name):
                 try:
                     SocketAddress.parse(text)
                 except AddressDecodeError as exc:
-                    raise ConfigurationError("peer settings", name, text, "addresses like 192.0.2.1:443") from exc
+                    raise ConfigurationError(_SOURCE, name, text, "addresses like 192.0.2.1:443") from exc

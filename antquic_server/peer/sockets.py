@@ -1,6 +1,7 @@
 """The UDP sockets of an endpoint: one for each address it listens on, for dialling and accepting alike."""
 
 import asyncio
+import errno
 import socket
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -94,7 +95,8 @@ class PeerSockets:
     def _send_now(self, path: PathAddress, datagrams: Sequence[bytes]) -> Sequence[bytes]:
         result = self._sockets[path.socket_index].send(path, datagrams)
         if result.dropped:
-            self.drops["send_error"] += result.dropped
+            # What the link does not take is what a path MTU probe asks for, and no fault.
+            self.drops["above_link_mtu" if result.errno == errno.EMSGSIZE else "send_error"] += result.dropped
         return datagrams[result.handled :]
 
     def _writable(self, socket_index: int) -> None:

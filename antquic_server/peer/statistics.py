@@ -1,7 +1,8 @@
 """What an endpoint counts."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
 
 __all__ = ["PeerStatistics", "Tallies"]
 
@@ -23,6 +24,9 @@ class Tallies:
     bytes_received: int = 0
     datagrams_sent: int = 0
     datagrams_received: int = 0
+    mtu_probes_sent: int = 0
+    mtu_probes_lost: int = 0
+    mtu_black_holes: int = 0
     coordination_rejections: Counter[str] = field(default_factory=Counter)
     drops: Counter[str] = field(default_factory=Counter)
 
@@ -33,7 +37,9 @@ class PeerStatistics:
     A snapshot; the names are ant-quic's where it has the figure (``EndpointStats``).
 
     ``bytes_*`` and ``datagrams_*`` are UDP payloads. ``*_hole_punches`` count attempts through a node
-    in both roles. ``coordination_rejections`` and ``drops`` are by reason.
+    in both roles. ``coordination_rejections`` and ``drops`` are by reason. ``nat_mapping`` is how our NAT maps as far
+    as nodes have told, ``nat_port_step`` the distance of the ports it gives out if that can be predicted.
+    ``path_mtu_bytes`` is the largest datagram that goes to each connected peer, by peer id in hexadecimal.
     """
 
     active_connections: int
@@ -53,8 +59,19 @@ class PeerStatistics:
     datagrams_received: int
     external_addresses: tuple[str, ...]
     nat_mapping: str
+    nat_port_step: int | None
+    path_mtu_bytes: dict[str, int]
+    mtu_probes_sent: int
+    mtu_probes_lost: int
+    mtu_black_holes: int
     coordination_rejections: dict[str, int]
     drops: dict[str, int]
+
+    @classmethod
+    def of(cls, tallies: Tallies, **facts: Any) -> Self:
+        """Make a snapshot of the totals, and of facts that are no totals."""
+        totals = {item.name: getattr(tallies, item.name) for item in fields(tallies)}
+        return cls(**totals | {"coordination_rejections": dict(tallies.coordination_rejections)} | facts)
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values, fit for JSON."""

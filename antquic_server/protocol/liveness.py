@@ -18,3 +18,10 @@ def answer_probe_untrusted(message: bytes) -> bytes | None:
     if len(message) != PROBE_BYTES or not message.startswith(PROBE_MAGIC):
         return None
     return ANSWER_MAGIC + message[len(PROBE_MAGIC) :] + b"\x00\x00"
+
+
+def answered_tag_untrusted(message: bytes) -> bytes | None:
+    """Return the tag of the probe that a message answers, or None if it is no answer; its value does not matter."""
+    if len(message) < PROBE_BYTES or not message.startswith(ANSWER_MAGIC):
+        return None
+    return message[len(ANSWER_MAGIC) : PROBE_BYTES]

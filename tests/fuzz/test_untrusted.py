@@ -28,7 +28,7 @@ from antquic_server.protocol.coordination import decode_envelope_untrusted
 from antquic_server.protocol.frames import EXTENSION_FRAME_TYPES, pull_frame_untrusted
 from antquic_server.protocol.key_exchange import ClientKeyShare, answer_key_share_untrusted
 from antquic_server.protocol.limits import KeyedBuckets
-from antquic_server.protocol.liveness import answer_probe_untrusted
+from antquic_server.protocol.liveness import answer_probe_untrusted, answered_tag_untrusted
 from antquic_server.protocol.parameters import (
     ExtensionParameters,
     pull_extension_parameters_untrusted,
@@ -206,6 +206,7 @@ FEEDS: dict[str, tuple[Feed, list[bytes]]] = {
         [ENCAPSULATION_KEY, HYBRID_SHARE],
     ),
     "antquic_server.protocol.liveness.answer_probe_untrusted": (answer_probe_untrusted, [b"ANQProR1" + bytes(16)]),
+    "antquic_server.protocol.liveness.answered_tag_untrusted": (answered_tag_untrusted, [b"ANQAckC1" + bytes(18)]),
     "antquic_server.protocol.parameters.pull_extension_parameters_untrusted": (
         pull_extension_parameters_untrusted,
         [PARAMETERS],

@@ -37,6 +37,7 @@ class StandIn:
 
     def __init__(self, *, public_key: bytes, own_cid: bytes, first_cid: bytes, is_client: bool) -> None:
         self.held_by_application_bytes = 0
+        self.path_mtu_bytes = INITIAL_BYTES
         self.observed_by_peer = SimpleNamespace(address=None)
         self.handshake_complete = False
         self.is_pristine = True

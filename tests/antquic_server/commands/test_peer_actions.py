@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from antquic_server.cli import main
-from antquic_server.commands.peer_actions import why
+from antquic_server.commands.peer_actions import describe_nat, why
 from support.json_lines import JsonLineProcess
 from support.node import REPOSITORY, StartNode, node_environment
+from support.virtual_network import Dependence, NatKind, VirtualNetwork
 
 TIMEOUT_S = 30.0
 
@@ -44,6 +45,26 @@ def test_each_path_says_why_it_is_not_better() -> None:
     """There is nothing above direct."""
     assert "nothing better" in why("direct")
     assert "not direct" in why("punched")
+    assert "not punched" in why("relayed")
+
+
+@pytest.mark.parametrize(
+    ("kind", "nodes", "expected"),
+    [
+        (None, 1, "two --via addresses would tell"),
+        (None, 2, "easy to punch through"),
+        (NatKind(mapping=Dependence.NOTHING, filtering=Dependence.ADDRESS_AND_PORT), 2, "easy to punch through"),
+        (NatKind(mapping=Dependence.ADDRESS_AND_PORT, filtering=Dependence.ADDRESS_AND_PORT), 2, "without an order"),
+        (NatKind(mapping=Dependence.ADDRESS_AND_PORT, filtering=Dependence.NOTHING, step=2), 2, "2 apart"),
+    ],
+)
+def test_our_nat_is_described_as_far_as_it_is_known(kind: NatKind | None, nodes: int, expected: str) -> None:
+    """From what one or two nodes have told."""
+    network = VirtualNetwork(seed=3)
+    for _ in range(nodes):
+        network.add_node()
+
+    assert expected in describe_nat(network.add_host(kind).core.statistics())
 
 
 @pytest.mark.end_to_end
@@ -58,6 +79,10 @@ def test_connect_through_a_node(start_node: StartNode, peer: Any, tmp_path: Path
     connected = dialler.event("connected")
     assert (connected["peer_id"], connected["path"]) == (ready["peer_id"], "punched")
     assert connected["why"]
+    alive = dialler.event("alive")
+    assert 0 < alive["round_trip_s"] < 5
+    assert alive["peer_id"] == ready["peer_id"]
+    assert alive["path_mtu_bytes"] >= 1200
     assert dialler.wait(timeout_s=TIMEOUT_S) == 0
     assert listener.event("connected")["peer_id"] == dialler.event("ready")["peer_id"]
     assert listener.event("disconnected")["reason"] == "PeerShutdown"
@@ -76,7 +101,9 @@ def test_a_file_goes_from_one_to_the_other(start_node: StartNode, peer: Any, tmp
     sender = peer("send", str(source), receiver.event("ready")["peer_id"], "--via", node.address)
 
     digest = sha256(source.read_bytes()).hexdigest()
-    assert sender.event("sent")["sha256"] == digest
+    sent = sender.event("sent")
+    assert (sent["sha256"], sent["path"]) == (digest, "punched")
+    assert sent["why"] == why("punched")
     assert receiver.event("received")["sha256"] == digest
     assert sender.wait(timeout_s=TIMEOUT_S) == 0
     assert receiver.wait(timeout_s=TIMEOUT_S) == 0
@@ -84,12 +111,35 @@ def test_a_file_goes_from_one_to_the_other(start_node: StartNode, peer: Any, tmp
 
 
 @pytest.mark.end_to_end
+@pytest.mark.parametrize("size", [100, 3_000_000])
+def test_a_file_for_somebody_who_takes_none_fails_at_once(
+    start_node: StartNode, peer: Any, tmp_path: Path, size: int
+) -> None:
+    """The sender is told so, in one line, however short the file is; the listener goes on."""
+    node = start_node()
+    source = tmp_path / "data.bin"
+    source.write_bytes(bytes(size))
+    listener = peer("listen", "--via", node.address)
+    sender = peer("send", str(source), listener.event("ready")["peer_id"], "--via", node.address)
+
+    assert sender.wait(timeout_s=TIMEOUT_S) == 1
+    assert "the peer has given the stream up" in sender.describe()
+    assert listener.event("refused")["peer_id"] == sender.event("ready")["peer_id"]
+    assert listener.event("disconnected")
+    assert listener.running
+
+
+@pytest.mark.end_to_end
 def test_text_is_for_people(start_node: StartNode, capsys: pytest.CaptureFixture[str]) -> None:
     """A node can be dialled by its address; without --json there is no JSON."""
-    node = start_node()
+    node = start_node(arguments=["--listen", "127.0.0.2:0"])
+    other_address = next(item for item in node.ready["listen"] if item != node.address)
 
-    assert main(["peer", "connect", node.address, "--listen", "127.0.0.1:0"]) == 0
+    via = ["--via", node.address, "--via", other_address]
+    assert main(["peer", "connect", node.address, *via, "--listen", "0.0.0.0:0"]) == 0
     text = capsys.readouterr().out
     assert f"connected to {node.peer_id} at {node.address}: direct" in text
+    assert "bytes pass both ways: round trip" in text
+    assert "our NAT  none, or one that shows everybody the same address" in text
     with pytest.raises(json.JSONDecodeError):
         json.loads(text.splitlines()[0])

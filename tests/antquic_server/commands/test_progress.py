@@ -35,6 +35,16 @@ def test_the_end_is_always_drawn() -> None:
     assert stream.getvalue().endswith("\n")
 
 
+def test_a_transfer_that_stops_half_way_leaves_a_whole_line() -> None:
+    """What is said next begins on its own; one that was complete, or that nobody sees, needs nothing."""
+    for stream, done, expected in ((Terminal(), 5, "\n"), (Terminal(), 10, "\n"), (io.StringIO(), 5, "")):
+        with ProgressBar(stream) as progress:
+            progress.update("a", done, 10)
+
+        assert stream.getvalue().endswith(expected)
+        assert stream.getvalue().count("\n") == len(expected)
+
+
 @pytest.mark.parametrize(
     ("done", "total", "elapsed_s", "expected"),
     [

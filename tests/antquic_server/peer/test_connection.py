@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
-from antquic_server.errors import PeerClosedError, UsageError
+from antquic_server.errors import PeerClosedError, PeerError, UsageError
+from antquic_server.peer import core
 from antquic_server.protocol.codepoints import ApplicationErrorCode
+from antquic_server.protocol.liveness import ANSWER_MAGIC
 from support.peers import Couple, eventually, with_couple
 
 
@@ -107,6 +109,45 @@ def test_closing_tells_the_other_side_why() -> None:
     with_couple(story)
 
 
+def test_a_ping_proves_that_bytes_pass_both_ways() -> None:
+    """Many at once are told apart, and none of them is a message of the application."""
+
+    async def story(couple: Couple) -> None:
+        for took_s in await asyncio.gather(*(couple.here.ping() for _ in range(10)), couple.there.ping()):
+            assert 0 < took_s < 5
+        # An answer that nobody waits for any more.
+        await couple.here.send_message(ANSWER_MAGIC + bytes(18))
+        await couple.here.send_message(b"first")
+        assert await couple.there.recv_message() == b"first"
+
+    with_couple(story)
+
+
+def test_a_ping_without_an_answer_fails_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connected is not enough."""
+
+    async def story(couple: Couple) -> None:
+        monkeypatch.setattr(core, "answer_probe_untrusted", lambda _: None)
+        with pytest.raises(PeerError, match="no bytes pass"):
+            await couple.here.ping(timeout_s=0.2)
+
+    with_couple(story)
+
+
+def test_a_ping_ends_with_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the reason of the close."""
+
+    async def story(couple: Couple) -> None:
+        monkeypatch.setattr(core, "answer_probe_untrusted", lambda _: None)
+        waiting = asyncio.create_task(couple.here.ping())
+        await couple.there.recv_message()
+        await couple.there.close(code=77, reason="enough")
+        with pytest.raises(PeerClosedError, match="enough"):
+            await waiting
+
+    with_couple(story)
+
+
 def test_a_connection_knows_its_path_and_its_place() -> None:
     """Dialled by address, it is direct."""
 
@@ -115,6 +156,7 @@ def test_a_connection_knows_its_path_and_its_place() -> None:
         assert couple.here.remote_address == ("127.0.0.1", couple.other.addresses[0].port)
         assert (couple.here.dialled_by_us, couple.there.dialled_by_us) == (True, False)
         assert couple.here.peer_id == couple.other.peer_id
+        assert couple.one.stats().path_mtu_bytes == {couple.other.peer_id.hex(): couple.here.path_mtu_bytes}
         assert ApplicationErrorCode.PEER_SHUTDOWN not in (couple.here.close_code, couple.there.close_code)
 
     with_couple(story)

@@ -123,19 +123,104 @@ def test_real_connections_punch_as_the_stand_ins_do() -> None:
         assert attempt(network, initiator, target) == expected, f"{one} x {other}"
 
 
-def test_max_candidates_bounds_guessing() -> None:
-    """With room for the exact address only, a counting NAT is as good as a random one."""
-    network, initiator, target = pair(PORT_RESTRICTED, COUNTING, max_candidates=1)
-
-    assert not attempt(network, initiator, target)
+def counting(step: int) -> NatKind:
+    """Return a symmetric NAT that gives out every so manieth port."""
+    return NatKind(mapping=Dependence.ADDRESS_AND_PORT, filtering=Dependence.ADDRESS_AND_PORT, step=step)
 
 
-def test_hole_punch_retries_allow_guessing() -> None:
+@pytest.mark.parametrize(("max_candidates", "reached"), [(1, False), (3, False), (6, True)])
+def test_max_candidates_bounds_guessing(max_candidates: int, reached: bool) -> None:
+    """Five steps up is one of the first five guesses; with room for the exact address only there are none at all."""
+    network, initiator, target = pair(PORT_RESTRICTED, counting(5), max_candidates=max_candidates, hole_punch_retries=1)
+
+    assert attempt(network, initiator, target) == reached
+
+
+@pytest.mark.parametrize(("retries", "reached"), [(0, False), (1, True)])
+def test_hole_punch_retries_allow_guessing(retries: int, reached: bool) -> None:
     """Guessing begins in the second round, so without one it does not happen."""
-    network, initiator, target = pair(COUNTING, COUNTING, hole_punch_retries=0)
+    network, initiator, target = pair(COUNTING, COUNTING, hole_punch_retries=retries)
 
-    assert not attempt(network, initiator, target)
-    assert end_of(initiator).failure is Failure.NO_PATH
+    assert attempt(network, initiator, target) == reached
+    assert end_of(initiator).failure is (None if reached else Failure.NO_PATH)
+
+
+def test_every_retry_widens_the_guesses() -> None:
+    """Three windows of two ports each: six steps up is within the third, which three retries reach and two do not."""
+    for retries, reached in ((2, False), (3, True)):
+        network, initiator, target = pair(PORT_RESTRICTED, counting(6), max_candidates=3, hole_punch_retries=retries)
+
+        assert attempt(network, initiator, target) == reached
+
+
+@pytest.mark.parametrize(("one", "other"), [(PORT_RESTRICTED, COUNTING), (COUNTING, COUNTING)])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_enable_symmetric_nat_decides_whether_a_counting_nat_is_got_through(
+    one: NatKind, other: NatKind, enabled: bool
+) -> None:
+    """Either side initiates; without it the failure has its reason."""
+    for sites in ((one, other), (other, one)):
+        network, initiator, target = pair(*sites, enable_symmetric_nat=enabled)
+
+        assert attempt(network, initiator, target) == enabled
+        assert end_of(initiator).failure is (None if enabled else Failure.NO_PATH)
+
+
+@pytest.mark.parametrize(
+    ("steps", "nodes", "reached"), [((2, 1), 2, True), ((2, 2), 2, True), ((3, 2), 2, True), ((2, 1), 1, False)]
+)
+def test_two_nodes_teach_the_step_that_one_cannot(steps: tuple[int, int], nodes: int, reached: bool) -> None:
+    """Two counting NATs meet if each side knows the step of its own; from one node it cannot be learnt."""
+    for one, other in (steps, steps[::-1]):
+        network = VirtualNetwork()
+        for _ in range(nodes):
+            network.add_node()
+        initiator, target = network.add_host(counting(one)), network.add_host(counting(other))
+
+        assert attempt(network, initiator, target) == reached
+        learnt = one if nodes > 1 else None
+        assert initiator.core.statistics().nat_port_step == learnt
+
+
+def test_nodes_met_in_different_orders_do_not_confuse_the_prediction() -> None:
+    """Of the node that introduces them, one side has its newest port and the other an older one."""
+    network = VirtualNetwork()
+    one, other = network.add_node(), network.add_node()
+    initiator = network.add_host(COUNTING)
+    network.nodes.reverse()
+    target = network.add_host(COUNTING)
+
+    assert attempt(network, initiator, target)
+    assert one.requests + other.requests >= 2
+
+
+def test_the_observed_mapping_is_in_the_statistics() -> None:
+    """As far as the nodes' words tell it."""
+    for kind, mapping, step in (
+        (None, "endpoint_independent", None),
+        (PORT_RESTRICTED, "endpoint_independent", None),
+        (SYMMETRIC, "dependent", None),
+        (counting(2), "dependent", 2),
+    ):
+        network = VirtualNetwork(seed=3)
+        network.add_node()
+        network.add_node()
+        statistics = network.add_host(kind).core.statistics()
+
+        assert (statistics.nat_mapping, statistics.nat_port_step) == (mapping, step)
+
+
+def test_a_coordinator_is_told_the_ports_that_come_next() -> None:
+    """Of a predictable NAT, if guessing is allowed; never more than ``max_candidates``."""
+    for allowed, predict, expected in ((4, True, 4), (2, True, 2), (4, False, 1)):
+        network = VirtualNetwork(settings=PeerSettings(max_candidates=allowed, enable_symmetric_nat=predict))
+        network.add_node()
+        network.add_node()
+        host = network.add_host(counting(2))
+        asked = host.core._own_candidates(host.core.node_links[0])
+
+        assert len(asked) == expected
+        assert [item.port - asked[0].port for item in asked] == list(range(0, 2 * expected, 2))
 
 
 @pytest.mark.parametrize("timeout_s", [1.0, 4.0, 10.0])

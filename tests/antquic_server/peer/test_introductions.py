@@ -1,7 +1,10 @@
 """Coordination messages, in and out."""
 
+import pytest
+
 from antquic_server.peer.introductions import INTRODUCTION_BURST, Introductions, Surroundings
 from antquic_server.peer.link import Link
+from antquic_server.peer.nat_behaviour import PortGrowth
 from antquic_server.peer.punching import Failure
 from antquic_server.peer.settings import PeerSettings
 from antquic_server.peer.statistics import Tallies
@@ -30,11 +33,14 @@ class Around:
         self.sent: list[Envelope] = []
         self.dialled: list[SocketAddress] = []
         self.ended: list[tuple[bytes, Failure | None, bool]] = []
+        self.growth = PortGrowth()
+        self.asked_growth_of: list[Link] = []
         self.tallies = Tallies()
         surroundings = Surroundings(
             send=self._send,
             find=lambda number: self.node if number == self.node.number else None,
             own_candidates=lambda _: [HERE],
+            port_growth=self._port_growth,
             dial=lambda address, *_: self.dialled.append(address),
             ended=lambda *facts: self.ended.append(facts),
             unix_s=lambda: 1_000_000.0,
@@ -46,6 +52,10 @@ class Around:
             tallies=self.tallies,
         )
 
+    def _port_growth(self, node: Link) -> PortGrowth:
+        self.asked_growth_of.append(node)
+        return self.growth
+
     def _send(self, _link: Link, data: bytes) -> bool:
         envelope = decode_envelope_untrusted(data)
         assert envelope is not None
@@ -53,14 +63,20 @@ class Around:
         return True
 
     def accepted(
-        self, *, initiator: bytes = ME, target: bytes = PEER, request_id: int = 1, there: SocketAddress = THERE
+        self,
+        *,
+        initiator: bytes = ME,
+        target: bytes = PEER,
+        request_id: int = 1,
+        there: SocketAddress = THERE,
+        round_number: int = 1,
     ) -> None:
         """Deliver an acceptance."""
         message = CoordinationAccepted(
-            initiator=initiator, target=target, round=1, initiator_addrs=(there,), target_addrs=(there,)
+            initiator=initiator, target=target, round=round_number, initiator_addrs=(there,), target_addrs=(there,)
         )
         envelope = Envelope(request_id=request_id, expires_at_unix_ms=0, message=message)
-        self.introductions.handle_message(envelope, 0.1)
+        self.introductions.handle_message(envelope, self.node, 0.1)
 
 
 def test_a_request_says_who_wants_whom_and_where_we_are() -> None:
@@ -112,6 +128,19 @@ def test_an_introduction_makes_us_dial_unasked() -> None:
     assert around.ended == [(PEER, None, True)]
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_guesses_follow_our_own_ports_as_the_node_in_question_knows_them(asked: bool) -> None:
+    """In both roles: the first guess is two steps above the port that the other side was told."""
+    around = Around()
+    around.growth = PortGrowth(step=3, ahead=4)
+    if asked:
+        around.introductions.begin(PEER, [1], 0.0)
+    around.accepted(initiator=ME if asked else PEER, target=PEER if asked else ME, round_number=2)
+
+    assert [item.port - THERE.port for item in around.dialled[:3]] == [0, 10, 13]
+    assert around.asked_growth_of == [around.node]
+
+
 def test_an_introduction_can_be_refused() -> None:
     """By the setting, and beyond the rate."""
     refusing = Around(accept_introductions=False)
@@ -140,7 +169,7 @@ def test_introductions_of_others_are_none_of_our_business() -> None:
     around = Around()
     around.accepted(initiator=PEER, target=STRANGER)
     request = CoordinationRequest(initiator=PEER, target=ME, round=1, initiator_addrs=())
-    around.introductions.handle_message(Envelope(request_id=1, expires_at_unix_ms=0, message=request), 0.0)
+    around.introductions.handle_message(Envelope(request_id=1, expires_at_unix_ms=0, message=request), around.node, 0.0)
 
     assert around.dialled == []
     assert around.tallies.drops == {"introduction_of_others": 1, "request_to_a_peer": 1}
@@ -159,7 +188,7 @@ def test_a_rejection_ends_the_attempt_with_its_reason() -> None:
     around = Around()
     around.introductions.begin(PEER, [1], 0.0)
     message = CoordinationRejected(initiator=ME, target=PEER, round=1, reason=RejectionReason.UNKNOWN_TARGET)
-    around.introductions.handle_message(Envelope(request_id=1, expires_at_unix_ms=0, message=message), 0.1)
+    around.introductions.handle_message(Envelope(request_id=1, expires_at_unix_ms=0, message=message), around.node, 0.1)
 
     assert around.ended == [(PEER, Failure.UNKNOWN_TARGET, False)]
     assert around.tallies.coordination_rejections == {"UnknownTarget": 1}

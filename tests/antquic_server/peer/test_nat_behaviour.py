@@ -1,9 +1,10 @@
 """Learning a NAT's behaviour, and guessing ports."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antquic_server.peer.nat_behaviour import MAX_OBSERVATIONS, Mapping, NatObserver, dial_plan
+from antquic_server.peer.nat_behaviour import MAX_OBSERVATIONS, Mapping, NatObserver, PortGrowth, dial_plan
 from antquic_server.protocol.address import SocketAddress
 
 ADDRESSES = st.integers(1, 65535).map(lambda port: SocketAddress.parse(f"198.18.2.1:{port}"))
@@ -34,15 +35,30 @@ def test_equal_observations_mean_one_mapping_for_everybody() -> None:
 
     assert observer.mapping() is Mapping.ENDPOINT_INDEPENDENT
     assert observer.port_deltas() == []
-    assert not observer.is_predictable()
+    assert observer.port_step() is None
 
 
 def test_different_observations_mean_a_symmetric_nat() -> None:
     """Small steps upwards are predictable, others are not."""
     assert observer_with(20000, 20001).mapping() is Mapping.DEPENDENT
-    assert observer_with(20000, 20001, 20003).is_predictable()
-    assert not observer_with(20000, 41234).is_predictable()
-    assert not observer_with(20000, 19999).is_predictable()
+    assert observer_with(20000, 20001, 20003).port_step() == 1
+    assert observer_with(20000, 20002).port_step() == 2
+    assert observer_with(20000, 41234).port_step() is None
+    assert observer_with(20000, 19999).port_step() is None
+
+
+def test_ports_that_others_have_taken_do_not_hide_the_step() -> None:
+    """It is what all differences have in common."""
+    assert observer_with(20000, 20004, 20010).port_step() == 2
+
+
+def test_the_order_of_the_ports_is_that_of_the_connections() -> None:
+    """What the first node tells may be lost and repeated, and then come last."""
+    observer = NatObserver()
+    observer.observe(at("198.18.0.2:10000"), at("198.18.2.1:20001"), order=2)
+    observer.observe(at("198.18.0.1:10000"), at("198.18.2.1:20000"), order=1)
+
+    assert observer.port_deltas() == [1]
 
 
 def test_two_ports_of_one_node_count_as_two() -> None:
@@ -71,6 +87,27 @@ def test_an_observation_replaces_the_earlier_one_of_the_same_node() -> None:
     assert not observer.observe(at("198.18.0.1:10000"), at("198.18.2.1:30000"))
     assert observer.addresses == [at("198.18.2.1:30000")]
     assert observer.seen_by(at("198.18.0.1:10000")) == at("198.18.2.1:30000")
+
+
+def test_what_was_observed_before_a_rebinding_is_not_compared() -> None:
+    """The other node has not told us yet that we have moved; once it has, both count again."""
+    observer = observer_with(20000, 20000)
+    observer.observe(at("198.18.0.1:10000"), at("198.18.2.1:30000"))
+
+    assert observer.mapping() is Mapping.UNKNOWN
+    assert observer.port_step() is None
+    observer.observe(at("198.18.0.2:10000"), at("198.18.2.1:30000"))
+    assert observer.mapping() is Mapping.ENDPOINT_INDEPENDENT
+
+
+def test_growth_says_how_far_our_nat_has_got_since_a_node_saw_us() -> None:
+    """The newest node knows the newest port; of one that has told nothing, nothing is assumed."""
+    observer = observer_with(20000, 20002, 20004)
+
+    assert observer.port_growth(at("198.18.0.3:10000")) == PortGrowth(step=2)
+    assert observer.port_growth(at("198.18.0.1:10000")) == PortGrowth(step=2, ahead=4)
+    assert observer.port_growth(at("198.18.0.9:10000")) == PortGrowth()
+    assert observer_with(20000, 20000).port_growth(at("198.18.0.1:10000")) == PortGrowth()
 
 
 def test_observations_are_bounded() -> None:
@@ -102,6 +139,32 @@ def test_the_first_round_dials_exactly_what_it_was_given() -> None:
     ]
 
 
+@pytest.mark.parametrize("step", [1, 2, 3, 7])
+@pytest.mark.parametrize("ahead", [0, 4])
+def test_what_goes_to_an_offset_leaves_from_the_same_offset(step: int, ahead: int) -> None:
+    """Round after round, whatever the step of our own NAT and however old the node's knowledge of it."""
+    there, growth = at("198.18.2.1:20000"), PortGrowth(step=step, ahead=ahead)
+    own_port, leaves_from = 30000 + ahead, dict[int, int]()
+    for round_number in (1, 2, 3):
+        plan = dial_plan(
+            [there],
+            round_number=round_number,
+            max_candidates=5,
+            predict=True,
+            guessed=max(0, len(leaves_from) - 1),
+            growth=growth,
+        )
+        for address in plan:
+            if address.port not in leaves_from:
+                own_port += step
+                leaves_from[address.port] = own_port
+
+    matching = [port for port, source in leaves_from.items() if port - 20000 == source - 30000]
+    # All but the exact address and the port that comes last in each window.
+    assert len(leaves_from) == 9
+    assert len(matching) == 6
+
+
 def test_the_second_round_guesses_in_the_order_that_makes_two_counting_nats_meet() -> None:
     """The port that the first round has used up comes last."""
     plan = dial_plan([at("198.18.2.1:20000")], round_number=2, max_candidates=5, predict=True)
@@ -127,7 +190,11 @@ def test_rounds_cover_ports_without_gaps(max_candidates: int, port: int) -> None
     dialled: set[int] = set()
     for round_number in (1, 2, 3):
         plan = dial_plan(
-            [at(f"198.18.2.1:{port}")], round_number=round_number, max_candidates=max_candidates, predict=True
+            [at(f"198.18.2.1:{port}")],
+            round_number=round_number,
+            max_candidates=max_candidates,
+            predict=True,
+            guessed=max(0, len(dialled) - 1),
         )
         dialled |= {item.port for item in plan}
 

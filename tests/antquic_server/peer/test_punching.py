@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from antquic_server.peer.nat_behaviour import PortGrowth
 from antquic_server.peer.punching import (
+    ADVICE,
     DETAILS,
     REJECTIONS,
     TABLE,
@@ -22,6 +24,7 @@ from antquic_server.peer.punching import (
 from antquic_server.peer.settings import PeerSettings
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.coordination import RejectionReason
+from support.node import REPOSITORY
 
 TARGET = bytes(32)
 THERE = (SocketAddress.parse("198.18.2.1:20000"),)
@@ -41,9 +44,17 @@ def test_the_table_is_complete() -> None:
 
 
 def test_every_failure_has_a_sentence_and_every_rejection_a_failure() -> None:
-    """Nobody is left with a word alone."""
-    assert set(DETAILS) == set(Failure)
+    """Nobody is left with a word alone, nor without knowing what to do."""
+    assert set(DETAILS) == set(ADVICE) == set(Failure)
+    assert all(text and "\n" not in text for text in (*DETAILS.values(), *ADVICE.values()))
     assert set(REJECTIONS) == set(RejectionReason)
+
+
+def test_every_failure_stands_in_the_documentation() -> None:
+    """With what it means and what to do."""
+    table = (REPOSITORY / "docs" / "peer.md").read_text()
+
+    assert [failure.value for failure in Failure if f"| `{failure.value}` | " not in table] == []
 
 
 def test_an_attempt_asks_dials_and_succeeds() -> None:
@@ -151,6 +162,19 @@ def test_max_candidates_and_enable_symmetric_nat_decide_what_is_dialled() -> Non
     assert dialled(max_candidates=10) == 10
     assert dialled(max_candidates=3) == 3
     assert dialled(enable_symmetric_nat=False) == 1
+
+
+def test_guesses_go_on_where_the_last_round_ended() -> None:
+    """Even if rounds were missed in between: what counts is how many ports were dialled."""
+    attempt = punch(max_candidates=4)
+    dialled = []
+    for round_number in (1, 2, 5):
+        growth = PortGrowth(step=2, ahead=1)
+        (step,) = attempt.accepted(THERE, round_number=round_number, growth=growth)
+        assert isinstance(step, Dial)
+        dialled.append([item.port - THERE[0].port for item in step.addresses])
+
+    assert dialled == [[0], [0, 5, 7, 3], [0, 11, 13, 9]]
 
 
 @given(st.lists(st.sampled_from(Happening), max_size=40), st.booleans())

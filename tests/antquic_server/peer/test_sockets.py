@@ -1,15 +1,20 @@
 """Sockets of an endpoint."""
 
 import asyncio
+import errno
 import socket
+import sys
 
 import pytest
 
 from antquic_server.errors import PortInUseError
-from antquic_server.net.udp import PathAddress
+from antquic_server.net.udp import PathAddress, SendResult, UdpSocket
 from antquic_server.peer.sockets import PeerSockets
 from antquic_server.protocol.address import SocketAddress
 from support.peers import eventually, run
+
+# From <linux/in.h> and <linux/in6.h>, which the standard library does not name.
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE = 10, 23, 3
 
 
 def test_datagrams_leave_and_arrive() -> None:
@@ -29,6 +34,39 @@ def test_datagrams_leave_and_arrive() -> None:
         assert {item.port for _, item in got} == {one.addresses[0].port}
         one.close()
         other.close()
+
+    run(story())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the option is Linux's")
+@pytest.mark.parametrize(
+    ("listen", "level", "option"),
+    [("0.0.0.0:0", socket.IPPROTO_IP, IP_MTU_DISCOVER), ("[::]:0", socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER)],
+)
+def test_no_socket_fragments(listen: str, level: int, option: int) -> None:
+    """Datagrams leave whole or not at all, else path MTU discovery would believe in anything."""
+
+    async def story() -> None:
+        sockets = PeerSockets([listen], lambda _: None, asyncio.get_running_loop())
+        (udp,) = sockets._sockets
+        assert udp.sock.getsockopt(level, option) == PMTUDISC_PROBE
+        sockets.close()
+
+    run(story())
+
+
+@pytest.mark.parametrize(("code", "reason"), [(errno.EMSGSIZE, "above_link_mtu"), (errno.EPERM, "send_error")])
+def test_what_the_kernel_refuses_is_counted_by_reason(monkeypatch: pytest.MonkeyPatch, code: int, reason: str) -> None:
+    """A probe that is too large for the link is no error of ours."""
+
+    async def story() -> None:
+        sockets = PeerSockets(["127.0.0.1:0"], lambda _: None, asyncio.get_running_loop())
+        path = sockets.path_to(sockets.addresses[0])
+        assert path is not None
+        monkeypatch.setattr(UdpSocket, "send", lambda *_: SendResult(0, 1, code))
+        sockets.send(path, [b"x"])
+        assert sockets.drops == {reason: 1}
+        sockets.close()
 
     run(story())
 
