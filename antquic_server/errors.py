@@ -20,6 +20,7 @@ The tree of errors this project raises.
     │   ├── KeyShareDecodeError    a TLS key share is malformed: alert illegal_parameter
     │   ├── MessageDecodeError     an IPC message is malformed
     │   ├── PublicKeyDecodeError   a SubjectPublicKeyInfo is malformed
+    │   ├── RelayDecodeError       a message or datagram of the relay is malformed
     │   ├── TokenDecodeError       an address validation token was not made by us
     │   └── TransportParameterDecodeError
     ├── PqcError                   a primitive failed for a reason of our own
@@ -58,6 +59,7 @@ __all__ = [
     "PrivilegeError",
     "ProviderUnavailableError",
     "PublicKeyDecodeError",
+    "RelayDecodeError",
     "TokenDecodeError",
     "TransportParameterDecodeError",
     "UsageError",
@@ -166,6 +168,10 @@ class MessageDecodeError(DecodeError):
 
 class PublicKeyDecodeError(DecodeError):
     """A SubjectPublicKeyInfo is not the one form of ML-DSA-65 key we accept."""
+
+
+class RelayDecodeError(DecodeError):
+    """A message or datagram of the relay is malformed."""
 
 
 class TokenDecodeError(DecodeError):

@@ -21,6 +21,7 @@ from antquic_server.config.rules import (
     Networks,
     Number,
     PathText,
+    PeerIds,
     PortRange,
     ProtocolNames,
     Rule,
@@ -144,26 +145,49 @@ class MtuSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelaySettings:
-    """``[relay]``: carrying traffic for peers that cannot meet. Takes effect with the relay service."""
+    """
+    ``[relay]``: carrying traffic for peers that cannot meet.
+
+    Everything but ``public_address``, ``port_range`` and ``canary_interval_s`` takes effect while the node runs, when
+    the supervisor gets SIGHUP. Bytes and rates count what is relayed, both directions together.
+    """
 
     # Relaying is one of the node's three purposes.
     enabled: Annotated[bool, Flag()] = True
-    # Empty: the address that most peers reach the node at.
+    # Empty: the address at which the peer that asks has reached us. Behind address translation, the outside one.
     public_address: Annotated[str, IpAddress()] = ""
-    # The dynamic ports (RFC 6335, section 6): one per session.
+    # The dynamic ports (RFC 6335, section 6): one per session of an ant-quic peer.
     port_range: Annotated[tuple[int, int], PortRange(1024, 65535)] = (49152, 65535)
     # ant-quic's default for a relay.
-    max_sessions: Annotated[int, Whole(1, 65535)] = 1000
+    max_sessions: Annotated[int, Whole(1, 1_000_000)] = 1000
     # A peer needs one per address family and peer it cannot reach; more smells of abuse.
-    max_sessions_per_peer: Annotated[int, Whole(1, 65535)] = 4
+    max_sessions_per_peer: Annotated[int, Whole(1, 1_000_000)] = 4
+    # Of an IPv4 /32 or an IPv6 /48: a few dozen households behind one carrier's address.
+    max_sessions_per_prefix: Annotated[int, Whole(1, 1_000_000)] = 64
     # 100 MiB/s, ant-quic's default: most of a gigabit.
     bandwidth_bytes_per_s: Annotated[int, Whole(1, 10**12)] = 104_857_600
-    # 1 MiB/s, ant-quic's default for one session.
+    # 1 MiB/s, ant-quic's default for one session; all sessions of a peer share it.
     bandwidth_per_peer_bytes_per_s: Annotated[int, Whole(1, 10**12)] = 1_048_576
+    # What may pass at once after a silence, in seconds at the full rate: a congestion window's worth.
+    burst_s: Annotated[float, Number(0.01, 60)] = 1.0
+    # In each quota period, for the whole node; 0: no limit. Most hosts sell a month's traffic.
+    max_bytes: Annotated[int, Whole(0, 10**18)] = 0
+    # Likewise for one peer.
+    max_bytes_per_peer: Annotated[int, Whole(0, 10**18)] = 0
+    # A day.
+    quota_period_s: Annotated[float, Number(1, 366 * 86_400)] = 86_400.0
+    # Peers that may ask for sessions, by peer id; empty: all that have authenticated themselves.
+    allowed_peers: Annotated[tuple[str, ...], PeerIds()] = ()
+    # Peers that may not, whatever the list above says.
+    denied_peers: Annotated[tuple[str, ...], PeerIds()] = ()
     # Networks allowed although they are private, local or the like, which are refused by themselves.
     allowed_targets: Annotated[tuple[str, ...], Networks()] = ()
     # Networks refused although they are public.
     denied_targets: Annotated[tuple[str, ...], Networks()] = ()
+    # What waits for one session's peer to read; beyond it datagrams are dropped. 20 ms of 100 Mb/s.
+    queue_bytes: Annotated[int, Whole(65_536, 2**30)] = 262_144
+    # How often each worker sends itself bytes through each way to relay, to show that it forwards. 0: never.
+    canary_interval_s: Annotated[float, Number(0, 3600)] = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

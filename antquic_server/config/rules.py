@@ -27,6 +27,7 @@ __all__ = [
     "Networks",
     "Number",
     "PathText",
+    "PeerIds",
     "PortRange",
     "ProtocolNames",
     "Rule",
@@ -41,6 +42,7 @@ MAX_LIST_ENTRIES = 1024
 """Bound on target lists, which are walked for every relay session."""
 
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?")
+_PEER_ID = re.compile(r"[0-9a-fA-F]{64}")
 _LOGGER = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 
 HOST_FORM = "ADDRESS:PORT with an IPv4 address or an IPv6 address in brackets"
@@ -235,6 +237,23 @@ class ProtocolNames:
         if len(set(names)) != len(names):
             raise ConfigurationError(source, key, value, self.expected)
         return names
+
+
+@dataclass(frozen=True, slots=True)
+class PeerIds:
+    """A list of peer ids, 64 hexadecimal digits each; kept in lower case, each once."""
+
+    expected: str = f"a list of at most {MAX_LIST_ENTRIES} peer ids of 64 hexadecimal digits"
+
+    def accept(self, source: str, key: str, value: object) -> tuple[str, ...]:
+        """Return the peer ids."""
+        entries = _entries(source, key, value, self.expected)
+        if len(entries) > MAX_LIST_ENTRIES:
+            raise ConfigurationError(source, key, f"{len(entries)} entries", self.expected)
+        for entry in entries:
+            if not isinstance(entry, str) or not _PEER_ID.fullmatch(entry):
+                raise ConfigurationError(source, key, entry, self.expected)
+        return tuple(dict.fromkeys(str(entry).lower() for entry in entries))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,17 @@ The conversation, as a timeline (S supervisor, W worker; one channel per worker)
     S → W  RelayReserved     yes and how fast, or which limit forbids it
     W → S  RelayUsage, RelayReleased         what sessions have moved, and that one has ended
     S → W  RelayRate, RelayRevoked           a session's new rate, or its end
+    S → W  RelayShare        how much all sessions of the worker together may move
+    W → S  ChannelAsk        a peer here wants a channel to another
+    S → W  ChannelCreate     the worker that is to own it makes it
+    W → S  ChannelCreated    … and the hub asks the target
+    S → W  ChannelOfferOut   … through the worker that has the target
+    W → S  ChannelAnswerIn   … which passes the target's answer on
+    S → W  ChannelOpenedOut, ChannelRefusedOut      what the worker tells the initiator
+    W → S  ChannelHangUp     a peer here has closed a channel
+    W → S  ChannelEnded      the owner says that one has ended
+    S → W  ChannelDestroy    the owner is to end one
+    S → W  ChannelClosedOut  a peer here is to be told that a channel has ended
     S → W  LimitsChanged     limits that may change while the node runs
     S → W  Drain             stop accepting, close connections, then leave
     W → S  Drained           nothing is left; the process exits
@@ -31,6 +42,27 @@ Every message is a frozen dataclass of plain values. ``codec`` writes one as a m
 """
 
 from dataclasses import dataclass, field
+
+from antquic_server.ipc.relay_messages import (
+    ChannelAnswerIn,
+    ChannelAsk,
+    ChannelClosedOut,
+    ChannelCreate,
+    ChannelCreated,
+    ChannelDestroy,
+    ChannelEnded,
+    ChannelHangUp,
+    ChannelOfferOut,
+    ChannelOpenedOut,
+    ChannelRefusedOut,
+    RelayRate,
+    RelayReleased,
+    RelayReserve,
+    RelayReserved,
+    RelayRevoked,
+    RelayShare,
+    RelayUsage,
+)
 
 VERSION = 1
 
@@ -222,67 +254,6 @@ class Drained:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RelayReserve:
-    """
-    A peer of this worker asks for a relay session; ``session`` is unique within the worker.
-
-    ``host`` is the peer's numeric address, which its prefix follows from.
-    """
-
-    session: int
-    peer_id: bytes
-    host: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RelayReserved:
-    """
-    The hub's answer: the limit that refuses the session, or how fast it may be.
-
-    ``refusal`` is a ``protocol.relay_limits.Refusal`` or empty. Rates are bytes per second, ``burst_bytes`` what may
-    pass at once.
-    """
-
-    session: int
-    refusal: str
-    rate_bytes_per_s: float = 0.0
-    burst_bytes: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RelayReleased:
-    """A session has ended, after ``moved_bytes`` more than last reported."""
-
-    session: int
-    moved_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RelayUsage:
-    """Bytes that sessions have moved since the last report, in two lists of one length; only those that moved any."""
-
-    sessions: list[int]
-    moved_bytes: list[int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RelayRate:
-    """A session may be this fast from now on: its peer has opened or closed others, or limits have changed."""
-
-    session: int
-    rate_bytes_per_s: float
-    burst_bytes: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RelayRevoked:
-    """A session has to end; ``reason`` is a ``protocol.relay_limits.Refusal``."""
-
-    session: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsChanged:
     """The operator has changed limits; ``settings`` are all settings in plain values, as in :class:`Assign`."""
 
@@ -309,6 +280,18 @@ Message = (
     | RelayRate
     | RelayRevoked
     | LimitsChanged
+    | RelayShare
+    | ChannelAsk
+    | ChannelCreate
+    | ChannelCreated
+    | ChannelOfferOut
+    | ChannelAnswerIn
+    | ChannelOpenedOut
+    | ChannelRefusedOut
+    | ChannelHangUp
+    | ChannelEnded
+    | ChannelDestroy
+    | ChannelClosedOut
 )
 
 KINDS: dict[int, type[Message]] = {
@@ -331,5 +314,17 @@ KINDS: dict[int, type[Message]] = {
     24: RelayRate,
     25: RelayRevoked,
     26: LimitsChanged,
+    27: RelayShare,
+    30: ChannelAsk,
+    31: ChannelCreate,
+    32: ChannelCreated,
+    33: ChannelOfferOut,
+    34: ChannelAnswerIn,
+    35: ChannelOpenedOut,
+    36: ChannelRefusedOut,
+    37: ChannelHangUp,
+    38: ChannelEnded,
+    39: ChannelDestroy,
+    40: ChannelClosedOut,
 }
 """Wire number of each message; numbers are never reused."""

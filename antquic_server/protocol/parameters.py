@@ -10,6 +10,7 @@ belong to the QUIC stack and are passed over here. Values of ours (``TransportPa
     address_discovery   varint: 0 sends OBSERVED_ADDRESS, 1 receives it, 2 does both
     pqc_algorithms      one byte of flags
     ack_receive_v2      empty
+    relay_channels      empty: knows relay channels (``relay_control``); ours, ant-quic passes it over
 """
 
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class ExtensionParameters:
     pqc_algorithms: int | None = None
     ack_receive_v2: bool = False
     nat_traversal_client_form: bool = False
+    relay_channels: bool = False
 
 
 def pull_extension_parameters_untrusted(data: bytes, *, from_server: bool = False) -> ExtensionParameters:
@@ -85,6 +87,7 @@ def pull_extension_parameters_untrusted(data: bytes, *, from_server: bool = Fals
         pqc_algorithms=None if pqc_algorithms is None else pqc_algorithms[0],
         ack_receive_v2=_flag_untrusted(values, TransportParameterId.ACK_RECEIVE_V2),
         nat_traversal_client_form=client_form,
+        relay_channels=_flag_untrusted(values, TransportParameterId.RELAY_CHANNELS),
     )
 
 
@@ -110,6 +113,8 @@ def push_extension_parameters(params: ExtensionParameters) -> bytes:
         parts.append(_parameter(TransportParameterId.PQC_ALGORITHMS, bytes((params.pqc_algorithms,))))
     if params.ack_receive_v2:
         parts.append(_parameter(TransportParameterId.ACK_RECEIVE_V2, b""))
+    if params.relay_channels:
+        parts.append(_parameter(TransportParameterId.RELAY_CHANNELS, b""))
     return b"".join(parts)
 
 
@@ -142,6 +147,7 @@ _KNOWN_IDS = frozenset(
         TransportParameterId.ADDRESS_DISCOVERY,
         TransportParameterId.PQC_ALGORITHMS,
         TransportParameterId.ACK_RECEIVE_V2,
+        TransportParameterId.RELAY_CHANNELS,
     )
 )
 
