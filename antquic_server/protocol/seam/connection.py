@@ -47,7 +47,7 @@ from antquic_server.protocol.parameters import (
 from antquic_server.protocol.profiles import HandshakeProfile
 from antquic_server.protocol.seam.client_tls import ClientTlsContext
 from antquic_server.protocol.seam.fast_crypto import install_fast_crypto
-from antquic_server.protocol.seam.mtu_probing import MtuProbingConnection
+from antquic_server.protocol.seam.migration import MigratingConnection
 from antquic_server.protocol.seam.options import DEFAULT_OPTIONS, ConnectionOptions
 from antquic_server.protocol.seam.server_tls import ServerTlsContext
 from antquic_server.protocol.seam.tls_context import RawPublicKeyMixin
@@ -79,7 +79,7 @@ class ExtensionFrameReceived(QuicEvent):
     used: bool
 
 
-class NodeQuicConnection(MtuProbingConnection):
+class NodeQuicConnection(MigratingConnection):
     """A QUIC connection of ours, in either role; driven exactly like aioquic's."""
 
     def __init__(
