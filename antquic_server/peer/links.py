@@ -112,9 +112,8 @@ class Links:
             link = self._judge_untrusted(data, path, cid, now_s)
             if link is None:
                 return
-        if link.dialled_by_us and path is not link.path and path[:2] == link.path[:2]:
-            # The same place, described by the kernel instead of by us.
-            path = link.path
+        if link.dialled_by_us and path is not link.path:
+            path = link.known_path(path)
         link.last_received_s = now_s
         link.quic.receive_datagram(data, path, now_s)
         if not link.dialled_by_us and link.quic.is_pristine and not link.quic.is_closing:

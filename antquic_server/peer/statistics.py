@@ -20,6 +20,14 @@ class Tallies:
     coordination_requests: int = 0
     introductions_received: int = 0
     superseded_connections: int = 0
+    relayed_connections: int = 0
+    moved_to_direct: int = 0
+    moved_to_relay: int = 0
+    failed_moves: int = 0
+    relay_channels_opened: int = 0
+    relay_streams_opened: int = 0
+    relayed_bytes_sent: int = 0
+    relayed_bytes_received: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
     datagrams_sent: int = 0
@@ -28,6 +36,8 @@ class Tallies:
     mtu_probes_lost: int = 0
     mtu_black_holes: int = 0
     coordination_rejections: Counter[str] = field(default_factory=Counter)
+    relay_refusals: Counter[str] = field(default_factory=Counter)
+    relay_channels_lost: Counter[str] = field(default_factory=Counter)
     drops: Counter[str] = field(default_factory=Counter)
 
 
@@ -39,6 +49,9 @@ class PeerStatistics:
     ``bytes_*`` and ``datagrams_*`` are UDP payloads. ``*_hole_punches`` count attempts through a node
     in both roles. ``coordination_rejections`` and ``drops`` are by reason. ``nat_mapping`` is how our NAT maps as far
     as nodes have told, ``nat_port_step`` the distance of the ports it gives out if that can be predicted.
+    ``relayed_connections`` counts connections that began relayed, ``moved_to_*`` those that changed their path while
+    they lived; ``relay_channels`` and ``relay_streams`` are those there are now, ``relay_addresses`` where relays of
+    nodes make us reachable, ``relayed_bytes_*`` the part of the traffic that nodes carried, without their headers.
     ``path_mtu_bytes`` is the largest datagram that goes to each connected peer, by peer id in hexadecimal.
     """
 
@@ -53,6 +66,17 @@ class PeerStatistics:
     coordination_requests: int
     introductions_received: int
     superseded_connections: int
+    relayed_connections: int
+    moved_to_direct: int
+    moved_to_relay: int
+    failed_moves: int
+    relay_channels: int
+    relay_streams: int
+    relay_addresses: tuple[str, ...]
+    relay_channels_opened: int
+    relay_streams_opened: int
+    relayed_bytes_sent: int
+    relayed_bytes_received: int
     bytes_sent: int
     bytes_received: int
     datagrams_sent: int
@@ -65,14 +89,18 @@ class PeerStatistics:
     mtu_probes_lost: int
     mtu_black_holes: int
     coordination_rejections: dict[str, int]
+    relay_refusals: dict[str, int]
+    relay_channels_lost: dict[str, int]
     drops: dict[str, int]
 
     @classmethod
     def of(cls, tallies: Tallies, **facts: Any) -> Self:
         """Make a snapshot of the totals, and of facts that are no totals."""
         totals = {item.name: getattr(tallies, item.name) for item in fields(tallies)}
-        return cls(**totals | {"coordination_rejections": dict(tallies.coordination_rejections)} | facts)
+        counters = {name: dict(value) for name, value in totals.items() if isinstance(value, Counter)}
+        return cls(**totals | counters | facts)
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values, fit for JSON."""
-        return asdict(self) | {"external_addresses": list(self.external_addresses)}
+        lists = {"external_addresses": list(self.external_addresses), "relay_addresses": list(self.relay_addresses)}
+        return asdict(self) | lists
