@@ -143,7 +143,7 @@ class Channel:
         self.bytes_received += len(payload)
 
     def bound_untrusted(self, datagram: bytes, now_s: float) -> bool:
-        """Take in the answer to a bind; False if it is not the node's, or an old one. RelayDecodeError if it is none."""
+        """Take in the answer to a bind; False if it is no answer of the node's to a bind that waits for one."""
         counter = bind_counter_untrusted(datagram)
         if not self._first_unanswered <= counter <= self._counter or not verify_leg_untrusted(datagram, self._key):
             return False

@@ -100,6 +100,7 @@ class Link:
         "bursts_left_s",
         "closed",
         "connection_ids",
+        "coordinates",
         "dialled",
         "drain_at_s",
         "expected_peer_id",
@@ -114,11 +115,15 @@ class Link:
         "partial_messages",
         "path",
         "peer_id",
+        "probing",
         "punched",
         "quic",
         "ready",
+        "relayed_by",
+        "spare",
         "superseded_at_s",
         "timer_at_s",
+        "why_not_direct",
     )
 
     def __init__(
@@ -156,6 +161,8 @@ class Link:
         """The handshake is complete and the peer is known."""
         self.punched = False
         """It came about through an introduction."""
+        self.coordinates = False
+        """It has answered or introduced us: a node, not just somebody whose address we knew."""
         self.spare = False
         """It only shows a way for the live connection, and carries nothing."""
         self.why_not_direct: str | None = None

@@ -84,6 +84,11 @@ class Links:
         """Return a connection by its number."""
         return None if number is None else self._links.get(number)
 
+    @property
+    def has_touched(self) -> bool:
+        """Whether the next flush has something to look after."""
+        return bool(self._touched)
+
     def touch(self, link: Link) -> None:
         """Have the next flush look after a connection: something was written to it."""
         self._touched[link] = None

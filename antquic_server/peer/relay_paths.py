@@ -16,7 +16,11 @@ class RelayPath(NamedTuple):
     host: str
     port: int
     channel_id: bytes
-    overhead_bytes = HEADER_BYTES
+
+    @property
+    def overhead_bytes(self) -> int:
+        """What each datagram is made longer by; see ``protocol.seam.mtu_probing``."""
+        return HEADER_BYTES
 
 
 class StreamRelayPath(NamedTuple):
@@ -25,7 +29,11 @@ class StreamRelayPath(NamedTuple):
     host: str
     port: int
     session: int
-    overhead_bytes = _FRAME_HEADER_BYTES
+
+    @property
+    def overhead_bytes(self) -> int:
+        """What each datagram is made longer by; see ``protocol.seam.mtu_probing``."""
+        return _FRAME_HEADER_BYTES
 
 
 def is_relayed(path: Any) -> bool:

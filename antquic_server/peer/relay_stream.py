@@ -1,10 +1,10 @@
 """
 Stream relays as their client: one bidirectional stream to a node, one UDP port of the node's for us.
 
-This is what ant-quic nodes offer, and ours as well (``protocol.relay_stream``): a datagram that arrives at the port comes
-as a frame with its source address, a frame that we write leaves the port. It serves both to reach somebody and to be
-reached, since the port is as good as one of our own that no NAT stands in front of. Pure: stream data and the time come
-in, datagrams go out as return values, the rest through :class:`Observer`.
+This is what ant-quic nodes offer, and ours as well (``protocol.relay_stream``): a datagram that arrives at the port
+comes as a frame with its source address, a frame that we write leaves the port. It serves both to reach somebody and to
+be reached, since the port is as good as one of our own that no NAT stands in front of. Pure: stream data and the time
+come in, datagrams go out as return values, the rest through :class:`Observer`.
 """
 
 from collections.abc import Iterator

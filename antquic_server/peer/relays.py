@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from antquic_server.errors import RelayDecodeError
 from antquic_server.peer.channel import Channel
 from antquic_server.peer.link import Link, Path
 from antquic_server.peer.relay_paths import RelayPath
@@ -21,7 +20,6 @@ from antquic_server.protocol.relay_channel import BOUND, DATA, HEADER_BYTES, UNK
 from antquic_server.protocol.relay_control import (
     ChannelAnswer,
     ChannelClosed,
-    ChannelMessage,
     ChannelOffer,
     ChannelOpened,
     ChannelRefused,
@@ -39,6 +37,9 @@ LOST_UNANSWERED = "node_silent"
 
 class Observer(Protocol):
     """Whoever is told what becomes of requests and channels."""
+
+    def channel_added(self, channel: Channel, now_s: float) -> None:
+        """Handle a channel that is there from now on, whoever has asked for it."""
 
     def channel_opened(self, request_id: int, channel: Channel, now_s: float) -> None:
         """Handle a channel that was asked for."""
@@ -70,7 +71,13 @@ class Relays:
     """Every channel of one peer, by its id."""
 
     def __init__(
-        self, around: RelaySurroundings, *, observer: Observer, settings: PeerSettings, own_peer_id: bytes, tallies: Tallies
+        self,
+        around: RelaySurroundings,
+        *,
+        observer: Observer,
+        settings: PeerSettings,
+        own_peer_id: bytes,
+        tallies: Tallies,
     ) -> None:
         self._around = around
         self._observer = observer
@@ -139,7 +146,7 @@ class Relays:
         if not answer.accepted:
             self._tallies.drops["channel_offer_declined"] += 1
             return
-        self._add(offer.channel_id, offer.key, offer.token, offer.initiator, link, node, now_s, opened_by_us=False)
+        self._add(offer, link, node, now_s)
 
     def _opened(self, opened: ChannelOpened, link: Link, node: bytes, now_s: float) -> None:
         asked = self._requests.pop(opened.request_id, None)
@@ -147,35 +154,25 @@ class Relays:
             self._tallies.drops["channel_not_asked_for"] += 1
             self._send_closed(link, opened.channel_id)
             return
-        channel = self._add(
-            opened.channel_id, opened.key, opened.token, opened.target, link, node, now_s, opened_by_us=True
-        )
+        channel = self._add(opened, link, node, now_s)
         self._observer.channel_opened(opened.request_id, channel, now_s)
 
-    def _add(
-        self,
-        channel_id: bytes,
-        key: bytes,
-        token: bytes,
-        peer_id: bytes,
-        link: Link,
-        node: bytes,
-        now_s: float,
-        *,
-        opened_by_us: bool,
-    ) -> Channel:
-        channel = self._channels[channel_id] = Channel(
-            channel_id=channel_id,
-            key=key,
-            token=token,
+    def _add(self, grant: ChannelOffer | ChannelOpened, link: Link, node: bytes, now_s: float) -> Channel:
+        by_us = isinstance(grant, ChannelOpened)
+        peer_id = grant.target if isinstance(grant, ChannelOpened) else grant.initiator
+        channel = self._channels[grant.channel_id] = Channel(
+            channel_id=grant.channel_id,
+            key=grant.key,
+            token=grant.token,
             peer_id=peer_id,
             node=node,
             via=link.path,
-            opened_by_us=opened_by_us,
+            opened_by_us=by_us,
             now_s=now_s,
             unix_s=self._around.unix_s(),
         )
         self._tallies.relay_channels_opened += 1
+        self._observer.channel_added(channel, now_s)
         return channel
 
     def hang_up(self, channel: Channel) -> None:
