@@ -387,11 +387,7 @@ class PeerCore:
             self._events.append(PunchEnded(target=target, failure=failure, invited=invited))
         elif live is None and target not in self.relaying.attempts:
             nodes, addresses = self._asked.pop(target, []), self.introductions.last_addresses
-            why = failure.value
-            mended = self.relaying.mends(failure) and self.relaying.begin(
-                target, nodes, self._now_s, why=why, addresses=addresses
-            )
-            if not mended:
+            if not self.relaying.begin(target, nodes, self._now_s, why=failure, addresses=addresses):
                 self._events.append(PunchEnded(target=target, failure=failure, invited=False))
 
     # Relays.
@@ -399,7 +395,7 @@ class PeerCore:
     def _path_by_stream(self, target: bytes, address: SocketAddress) -> Path | None:
         return self.relaying.attempts.path_by_stream(target, address)
 
-    def _relay_failed(self, target: bytes, refusal: str, why: str | None) -> None:
+    def _relay_failed(self, target: bytes, refusal: str, why: Failure | None) -> None:
         self._dials.cancel(target)
-        failure = Failure.NO_PATH if why is None else Failure(why)
+        failure = why or Failure.NO_PATH
         self._events.append(PunchEnded(target=target, failure=failure, invited=False, relay_refusal=refusal))

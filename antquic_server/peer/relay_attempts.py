@@ -70,7 +70,7 @@ class RelayingSurroundings:
     """Peer id, node, now, deadline: have the other side told where our relay is."""
     move: Callable[[Link, Path, float, float], None]
     touch: Callable[[Link], None]
-    ended: Callable[[bytes, str, str | None], None]
+    ended: Callable[[bytes, str, Failure | None], None]
     """Peer id, word of the refusal, why not direct: an attempt to reach a peer has failed."""
 
 
@@ -78,12 +78,14 @@ class RelayingSurroundings:
 class _Attempt:
     target: bytes
     deadline_s: float
-    why: str | None = None
+    why: Failure | None = None
     addresses: tuple[SocketAddress, ...] = ()
     repairs: Link | None = None
     """The connection that has lost its relay."""
     left: Path = None
     """The path it had then."""
+    avoid: bytes | None = None
+    """A node that does not answer any more, as it seems."""
     steps: list[tuple[_Mode, bytes]] = field(default_factory=list)
     refusal: str = NO_RELAY
     node: bytes = b""
@@ -115,7 +117,7 @@ class RelayAttempts:
         now_s: float,
         *,
         timeout_s: float,
-        why: str | None,
+        why: Failure | None,
         addresses: tuple[SocketAddress, ...] = (),
     ) -> bool:
         """Reach a peer through one of these nodes; False if none of them can carry anything."""
@@ -130,11 +132,16 @@ class RelayAttempts:
         self._next_step(attempt, now_s)
         return True
 
-    def repair(self, link: Link, now_s: float, *, timeout_s: float) -> None:
-        """Find another relay for a connection of ours that has lost its own."""
+    def repair(self, link: Link, now_s: float, *, timeout_s: float, avoid: bytes | None = None) -> None:
+        """Find another relay for a connection of ours that has lost its own; ``avoid`` is a node to ask last."""
         assert link.peer_id is not None, "only a ready connection is worth it"
         self._attempts[link.peer_id] = _Attempt(
-            target=link.peer_id, deadline_s=now_s + timeout_s, repairs=link, left=link.path, again_at_s=now_s
+            target=link.peer_id,
+            deadline_s=now_s + timeout_s,
+            repairs=link,
+            left=link.path,
+            avoid=avoid,
+            again_at_s=now_s,
         )
         self.handle_timer(now_s)
 
@@ -331,5 +338,6 @@ class RelayAttempts:
         nodes = self._around.node_links()
         mode = _Mode.STREAM if by_stream else _Mode.CHANNEL
         able = [node for node in nodes if node.peer_id is not None and (by_stream or offers_channels(node))]
+        able.sort(key=lambda node: node.peer_id == attempt.avoid)
         attempt.steps = [(mode, node.peer_id) for node in able if node.peer_id is not None]
         self._next_step(attempt, now_s)

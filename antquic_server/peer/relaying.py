@@ -29,11 +29,12 @@ from antquic_server.peer.relay_attempts import MENDABLE, RelayAttempts, Relaying
 from antquic_server.peer.relay_listener import RelayListener
 from antquic_server.peer.relay_paths import RelayPath, StreamRelayPath, is_relayed
 from antquic_server.peer.relay_stream import StreamRelay, StreamRelays
-from antquic_server.peer.relays import Relays, RelaySurroundings
+from antquic_server.peer.relays import LOST_UNANSWERED, Relays, RelaySurroundings
 from antquic_server.peer.settings import PeerSettings
 from antquic_server.peer.statistics import Tallies
 from antquic_server.peer.upgrades import Upgrades
 from antquic_server.protocol.address import SocketAddress
+from antquic_server.protocol.relay_limits import RelayEnd
 
 __all__ = ["HANG_UP_S", "CoreSurroundings", "Relaying"]
 
@@ -58,7 +59,7 @@ class CoreSurroundings:
     introductions: Introductions
     adopt: Callable[[Link, float], None]
     close_spare: Callable[[Link], None]
-    failed: Callable[[bytes, str, str | None], None]
+    failed: Callable[[bytes, str, Failure | None], None]
     """Peer id, word of the refusal, why not direct: a peer is not reached through a relay either."""
     tell: Callable[[PathChanged | RelayListening], None]
     unix_s: Callable[[], float]
@@ -109,27 +110,28 @@ class Relaying:
 
     # Reaching a peer.
 
-    def mends(self, failure: Failure | None) -> bool:
-        """Whether a failure of hole punching is one that a relay may mend."""
-        return self._settings.relay != "never" and (failure is None or failure in MENDABLE)
-
     def begin(
         self,
         target: bytes,
         nodes: list[Link],
         now_s: float,
         *,
-        why: str | None,
+        why: Failure | None,
         addresses: tuple[SocketAddress, ...] = (),
     ) -> bool:
-        """Have one of the nodes carry a connection to a peer; False if none of them can."""
-        if target in self.attempts:
-            return True
-        return self.attempts.begin(
-            target, nodes, now_s, timeout_s=self._settings.relay_timeout_s, why=why, addresses=addresses
+        """
+        Have one of the nodes carry a connection to a peer; False if none of them can.
+
+        ``why`` is the failure of hole punching, which may be one that no relay mends; None if it was not tried.
+        """
+        if self._settings.relay == "never" or (why is not None and why not in MENDABLE):
+            return False
+        timeout_s = self._settings.relay_timeout_s
+        return target in self.attempts or self.attempts.begin(
+            target, nodes, now_s, timeout_s=timeout_s, why=why, addresses=addresses
         )
 
-    def _attempt_failed(self, target: bytes, refusal: str, why: str | None) -> None:
+    def _attempt_failed(self, target: bytes, refusal: str, why: Failure | None) -> None:
         self._tallies.relay_refusals[refusal] += 1
         self._around.failed(target, refusal, why)
 
@@ -283,7 +285,9 @@ class Relaying:
 
     def channel_lost(self, channel: Channel, reason: str, now_s: float) -> None:  # noqa: D102
         self.attempts.channel_lost(channel, reason, now_s)
-        self._repair(channel.path, now_s)
+        if reason != RelayEnd.CLOSED:
+            # The other side does not hang up on a connection that it wants to keep.
+            self._repair(channel.path, now_s, avoid=channel.node if reason == LOST_UNANSWERED else None)
 
     def relay_opened(self, relay: StreamRelay, now_s: float) -> None:  # noqa: D102
         self._leaving.append((now_s + UNUSED_S, StreamRelayPath("", 0, relay.number)))
@@ -297,12 +301,12 @@ class Relaying:
             if isinstance(link.path, StreamRelayPath) and link.path.session == relay.number:
                 self._repair(link.path, now_s)
 
-    def _repair(self, path: Path, now_s: float) -> None:
+    def _repair(self, path: Path, now_s: float, avoid: bytes | None = None) -> None:
         """Find another way for the connections of ours that have lost theirs."""
         for link in list(self._paths):
             useful = link.ready and not link.quic.is_closing and link.dialled_by_us and link.peer_id is not None
             if useful and link.path == path and (link.peer_id or b"") not in self.attempts:
-                self.attempts.repair(link, now_s, timeout_s=self._settings.idle_timeout_s)
+                self.attempts.repair(link, now_s, timeout_s=self._settings.idle_timeout_s, avoid=avoid)
 
     def _moved(self, link: Link, before: Path, now_s: float) -> None:
         assert link.peer_id is not None, "only ready connections move"

@@ -48,6 +48,7 @@ __all__ = ["Dependence", "Host", "NatKind", "VirtualNetwork", "attempt", "direct
 Place = tuple[str, int]
 START_S = 1000.0
 FIRST_QUIC_BYTE = 0x40
+TIMER_SLACK_S = 1e-6
 PEER_PORT = 4433
 MAX_STEPS = 200_000
 
@@ -140,6 +141,13 @@ class Nat:
         self._talked.add((port, *_key(self.kind.filtering, remote)))
         return self.outside, port
 
+    def forget(self) -> None:
+        """Lose every mapping, as a NAT does that is restarted."""
+        self._mappings.clear()
+        self._inside.clear()
+        self._talked.clear()
+        self._sessions.clear()
+
     def inwards(self, port: int, remote: Place) -> Place | None:
         """Return where a packet from ``remote`` to an outside port goes, None if it is dropped."""
         inside = self._inside.get(port)
@@ -231,6 +239,11 @@ class Node:
             send=lambda where, data: network.send(self, where, data),
         )
         self.streams = StreamPorts(network, self, self._links.touch)
+
+    @property
+    def address(self) -> SocketAddress:
+        """Where it is."""
+        return SocketAddress.from_host(*self.place)
 
     def lose_connections(self, *, silently: bool = True) -> None:
         """Lose every connection, as when its worker dies; the peers get a stateless reset, or nothing."""
@@ -475,7 +488,8 @@ class VirtualNetwork:
         if not due or min(due) > end_s:
             self.now_s = end_s
             return False
-        self.now_s = max(self.now_s, min(due))
+        # A little late, as every real timer is: exactly on time, rounding may make a deadline seem not yet reached.
+        self.now_s = max(self.now_s, min(due)) + (TIMER_SLACK_S if self._real else 0.0)
         touched: dict[Any, None] = {}
         while self._in_flight and self._in_flight[0][0] <= self.now_s:
             _, _, source, destination, data = heapq.heappop(self._in_flight)
@@ -507,5 +521,10 @@ def attempt(network: VirtualNetwork, initiator: Host, target: Host, *, limit_s: 
     def both() -> bool:
         return initiator.connected_to(target) and target.connected_to(initiator)
 
-    network.run(lambda: both() or target.peer_id not in initiator.core.introductions, limit_s=limit_s)
+    core = initiator.core
+
+    def over() -> bool:
+        return target.peer_id not in core.introductions and target.peer_id not in core.relaying.attempts
+
+    network.run(lambda: both() or over(), limit_s=limit_s)
     return both() or (initiator.connected_to(target) and network.run(both, limit_s=limit_s))

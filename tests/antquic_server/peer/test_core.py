@@ -213,7 +213,9 @@ def test_the_observed_mapping_is_in_the_statistics() -> None:
 def test_a_coordinator_is_told_the_ports_that_come_next() -> None:
     """Of a predictable NAT, if guessing is allowed; never more than ``max_candidates``."""
     for allowed, predict, expected in ((4, True, 4), (2, True, 2), (4, False, 1)):
-        network = VirtualNetwork(settings=PeerSettings(relay="never", max_candidates=allowed, enable_symmetric_nat=predict))
+        network = VirtualNetwork(
+            settings=PeerSettings(relay="never", max_candidates=allowed, enable_symmetric_nat=predict)
+        )
         network.add_node()
         network.add_node()
         host = network.add_host(counting(2))
