@@ -5,12 +5,9 @@ What a peer says comes on unidirectional streams (``protocol.relay_control``), a
 declared the transport parameter ``relay_channels`` is listened to. What is decided about it is the hub's business.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from antquic_server.errors import RelayDecodeError
-from antquic_server.ipc.messages import Message
 from antquic_server.ipc.relay_messages import (
     ChannelAnswerIn,
     ChannelAsk,
@@ -35,6 +32,7 @@ from antquic_server.protocol.relay_control import (
 from antquic_server.protocol.relay_limits import Refusal, RelayMode
 from antquic_server.stats.counters import CounterSet
 from workers.connection import Connection
+from workers.coordination import Surroundings
 
 REQUESTS_PER_S: Final = 2.0
 REQUESTS_BURST: Final = 16.0
@@ -56,16 +54,6 @@ class Rates:
     def __init__(self) -> None:
         self.messages = TokenBucket(MESSAGES_PER_S, MESSAGES_BURST)
         self.requests = TokenBucket(REQUESTS_PER_S, REQUESTS_BURST)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What this needs of its worker; as in ``coordination``."""
-
-    tell_hub: Callable[[Message], bool]
-    find: Callable[[int], Connection | None]
-    flush: Callable[[Connection], None]
-    monotonic_s: Callable[[], float]
 
 
 class ChannelControl:
@@ -105,9 +93,7 @@ class ChannelControl:
             return self._ask(connection, connection.peer_id, message, allowed=rates.requests.take(now_s))
         if isinstance(message, ChannelAnswer):
             told = self._around.tell_hub(
-                ChannelAnswerIn(
-                    peer_id=connection.peer_id, channel_id=message.channel_id, accepted=message.accepted
-                )
+                ChannelAnswerIn(peer_id=connection.peer_id, channel_id=message.channel_id, accepted=message.accepted)
             )
             return "answer" if told else "hub_busy"
         if isinstance(message, ChannelClosed):
@@ -129,9 +115,7 @@ class ChannelControl:
             return "request"
         refusal = Refusal.INTERNAL if allowed else Refusal.OPEN_RATE
         self._counters.add("relay_refusals", 1, RelayMode.CHANNEL, refusal)
-        self._send(
-            connection, ChannelRefused(request_id=request.request_id, target=request.target, reason=refusal)
-        )
+        self._send(connection, ChannelRefused(request_id=request.request_id, target=request.target, reason=refusal))
         return "hub_busy" if allowed else "rate_limited"
 
     # What the hub says.

@@ -4,47 +4,20 @@ What relay sessions of a worker move, and how much they may.
 Both ways to relay share this: a bucket for each session, one for all of them together (the worker's part of
 ``relay.bandwidth_bytes_per_s``), the counters of bytes and sessions, and the report that the hub charges peers by.
 
-A bucket lets pass whatever comes while it is not empty, and owes the rest. What comes is a train of up to 64 kB: were
-it to wait for as many tokens, a session with a smaller burst could never send one.
+Buckets may be overdrawn: what comes is a train of up to 64 kB, and were it to wait for as many tokens, a session with a
+smaller burst could never send one.
 """
 
 from collections.abc import Callable
 
 from antquic_server.ipc.messages import Message
 from antquic_server.ipc.relay_messages import RelayUsage
+from antquic_server.protocol.limits import TokenBucket
 from antquic_server.protocol.relay_limits import RelayMode
 from antquic_server.stats.counters import CounterSet
 
 CHANNEL_SESSION_BIT = 1 << 56
 """Set in the session numbers of channels, in none of the stream relay's."""
-
-
-class Allowance:
-    """A token bucket in bytes that may be overdrawn by one train; starts full."""
-
-    __slots__ = ("burst_bytes", "rate_bytes_per_s", "tokens", "updated_s")
-
-    def __init__(self, rate_bytes_per_s: float, burst_bytes: float) -> None:
-        self.rate_bytes_per_s = rate_bytes_per_s
-        self.burst_bytes = burst_bytes
-        self.tokens = burst_bytes
-        self.updated_s: float | None = None
-
-    def change(self, rate_bytes_per_s: float, burst_bytes: float) -> None:
-        """Change the rate, from now on; what was saved or owed stays, up to the new burst."""
-        self.rate_bytes_per_s = rate_bytes_per_s
-        self.burst_bytes = burst_bytes
-        self.tokens = min(self.tokens, burst_bytes)
-
-    def refill(self, now_s: float) -> float:
-        """Gain what time has brought, and return the tokens there are."""
-        if self.updated_s is None:
-            self.updated_s = now_s
-        elif now_s > self.updated_s:
-            gained = (now_s - self.updated_s) * self.rate_bytes_per_s
-            self.tokens = min(self.burst_bytes, self.tokens + gained)
-            self.updated_s = now_s
-        return self.tokens
 
 
 class SessionMeter:
@@ -55,14 +28,14 @@ class SessionMeter:
     them and sets them back to zero.
     """
 
-    __slots__ = ("allowance", "mode", "moved_bytes", "moved_datagrams", "number", "share", "unreported_bytes")
+    __slots__ = ("mode", "moved_bytes", "moved_datagrams", "number", "rate", "share", "unreported_bytes")
 
     def __init__(
-        self, *, number: int, mode: RelayMode, rate_bytes_per_s: float, burst_bytes: float, share: Allowance
+        self, *, number: int, mode: RelayMode, rate_bytes_per_s: float, burst_bytes: float, share: TokenBucket
     ) -> None:
         self.number = number
         self.mode = mode
-        self.allowance = Allowance(rate_bytes_per_s, burst_bytes)
+        self.rate = TokenBucket(rate_bytes_per_s, burst_bytes)
         self.share = share
         self.moved_bytes = 0
         self.moved_datagrams = 0
@@ -70,22 +43,19 @@ class SessionMeter:
 
     def refuses(self, size_bytes: int, now_s: float) -> str:
         """Take tokens for a datagram or a train; returns which limit forbids it, for the counters, or nothing."""
-        own, share = self.allowance, self.share
-        if own.refill(now_s) <= 0:
+        if not self.rate.overdraw(now_s, size_bytes):
             return "session_rate"
-        if share.refill(now_s) <= 0:
+        if not self.share.overdraw(now_s, size_bytes):
+            self.rate.give_back(size_bytes)
             return "node_rate"
-        own.tokens -= size_bytes
-        share.tokens -= size_bytes
         return ""
 
 
 class RelayMeter:
-    """All sessions of the worker, of both ways to relay."""
+    """All sessions of the worker; ``share`` is what they may move together."""
 
-    def __init__(self, counters: CounterSet, tell_hub: Callable[[Message], bool]) -> None:
-        # Until the hub says how much this worker may move, each session's own rate is all that limits.
-        self.share = Allowance(float("inf"), float("inf"))
+    def __init__(self, counters: CounterSet, tell_hub: Callable[[Message], bool], share: TokenBucket) -> None:
+        self.share = share
         self._counters = counters
         self._tell_hub = tell_hub
         self._sessions: dict[int, SessionMeter] = {}
@@ -112,15 +82,11 @@ class RelayMeter:
         self._counters.add("relay_sessions_closed", 1, session.mode, reason)
         return session.unreported_bytes
 
-    def change_rate(self, number: int, rate_bytes_per_s: float, burst_bytes: float) -> None:
+    def change_rate(self, number: int, rate_bytes_per_s: float, burst_bytes: float, now_s: float) -> None:
         """Change how fast a session may be, if it is still there."""
         session = self._sessions.get(number)
         if session is not None:
-            session.allowance.change(rate_bytes_per_s, burst_bytes)
-
-    def change_share(self, rate_bytes_per_s: float, burst_bytes: float) -> None:
-        """Change how fast all sessions together may be."""
-        self.share.change(rate_bytes_per_s, burst_bytes)
+            session.rate.change(rate_bytes_per_s, burst_bytes, now_s)
 
     def collect(self) -> None:
         """Bring the counters of bytes and datagrams up to date."""

@@ -151,10 +151,12 @@ async def running_worker(
         endpoint._limits = replace(endpoint._limits, **limits)
     client = LoadClient(offloads=False)
     endpoint.start()
+    worker.relay.start()
     try:
         yield Bench(worker=worker, client=client, port=port, stray=stray, up=up, down=down, told_hub=told_hub)
     finally:
         client.close()
+        worker.relay.stop()
         endpoint.stop()
         close_worker(worker)
         for pair in stray:

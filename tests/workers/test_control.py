@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ from antquic_server.ipc.messages import (
 )
 from antquic_server.net.udp import PathAddress
 from antquic_server.protocol.address import SocketAddress
+from antquic_server.protocol.parameters import ExtensionParameters
 from support.in_process import run, until
 from workers.connection import Connection
 from workers.control import SPARE_HEARTBEAT_INTERVAL_S, Control
@@ -101,6 +103,12 @@ class FakeWorker:
         self.introductions: list[Message] = []
         note = self.introductions.append
         self.coordination = SimpleNamespace(introduce=note, introduced=note)
+        self.relayed: list[Message] = []
+        self.relay_calls: list[str] = []
+        self.relay = SimpleNamespace(
+            handle_message=self.relayed.append,
+            **{name: partial(self.relay_calls.append, name) for name in ("start", "stop", "drain")},
+        )
 
     def snapshot(self, loop_lag_s: float) -> dict[str, float]:
         """Some counters."""
@@ -144,9 +152,16 @@ async def bench(build: Callable[[Assign, Control], Any] | None = None) -> AsyncI
         made.supervisor.close()
 
 
-def fake_connection(peer_id: bytes | None, server_name: str | None = "peer", path: PathAddress = PATH) -> Connection:
+def fake_connection(
+    peer_id: bytes | None,
+    server_name: str | None = "peer",
+    path: PathAddress = PATH,
+    declared: ExtensionParameters | None = None,
+) -> Connection:
     """A connection of an authenticated peer, or of nobody."""
-    quic: Any = SimpleNamespace(server_name=server_name, candidates=[SocketAddress.parse("10.0.0.7:9")])
+    quic: Any = SimpleNamespace(
+        server_name=server_name, candidates=[SocketAddress.parse("10.0.0.7:9")], remote_extensions=declared
+    )
     connection = Connection(number=9, quic=quic, path=path, handshake_deadline_s=0.0)
     connection.peer_id = peer_id
     return connection

@@ -4,9 +4,10 @@ import pytest
 
 from antquic_server.ipc.messages import Message
 from antquic_server.ipc.relay_messages import RelayUsage
+from antquic_server.protocol.limits import TokenBucket
 from antquic_server.protocol.relay_limits import RelayMode
 from antquic_server.stats.counters import CounterSet
-from workers.relay_meter import CHANNEL_SESSION_BIT, Allowance, RelayMeter, SessionMeter
+from workers.relay_meter import CHANNEL_SESSION_BIT, RelayMeter, SessionMeter
 
 
 class Bench:
@@ -16,7 +17,8 @@ class Bench:
         self.counters = CounterSet()
         self.told: list[Message] = []
         self.hub_takes = True
-        self.meter = RelayMeter(self.counters, self._tell_hub)
+        self.share = TokenBucket(1e12, 1e12)
+        self.meter = RelayMeter(self.counters, self._tell_hub, self.share)
 
     def _tell_hub(self, message: Message) -> bool:
         if self.hub_takes:
@@ -48,42 +50,26 @@ def test_long_run_rate_is_kept_whatever_the_size_of_trains(bench: Bench) -> None
 
 def test_session_and_worker_limits_have_their_own_words(bench: Bench) -> None:
     """The session's own comes first, and a train refused takes nothing from either."""
-    bench.meter.change_share(100.0, 150.0)
+    bench.share.change(100.0, 150.0, 0.0)
     one, other = bench.open(1, burst=100.0), bench.open(2, burst=100.0)
     assert one.refuses(100, 0.0) == ""
     assert one.refuses(1, 0.0) == "session_rate"
     assert other.refuses(60, 0.0) == ""
     assert other.refuses(1, 0.0) == "node_rate"
-    assert other.allowance.tokens == 40
+    assert other.rate.take(0.0, 40)
+    assert not other.rate.take(0.0, 1)
     assert other.refuses(1, 1.0) == ""
-
-
-def test_without_a_share_only_sessions_are_limited(bench: Bench) -> None:
-    """Before the hub has spoken."""
-    session = bench.open(1, rate=1e12, burst=1e12)
-    assert not any(session.refuses(60_000, tick / 1000) for tick in range(1000))
 
 
 def test_rates_change_while_running(bench: Bench) -> None:
     """For one session, for all; a session that is gone is none of the meter's business."""
     session = bench.open(1, rate=1.0, burst=10.0)
     assert session.refuses(10, 0.0) == ""
-    bench.meter.change_rate(1, 1000.0, 500.0)
-    bench.meter.change_rate(77, 1.0, 1.0)
+    bench.meter.change_rate(1, 1000.0, 500.0, 0.0)
+    bench.meter.change_rate(77, 1.0, 1.0, 0.0)
     assert session.refuses(400, 0.0) == "session_rate"
     assert session.refuses(400, 0.5) == ""
-    assert session.allowance.tokens == 100
-    bench.meter.change_rate(1, 1000.0, 50.0)
-    assert session.allowance.tokens == 50
-
-
-def test_clock_that_steps_back_gives_nothing() -> None:
-    """And takes nothing."""
-    allowance = Allowance(10.0, 100.0)
-    allowance.refill(5.0)
-    allowance.tokens = 0
-    assert allowance.refill(4.0) == 0
-    assert allowance.refill(6.0) == 10
+    assert session.refuses(1, 0.5) == ""
 
 
 def test_usage_is_reported_once(bench: Bench) -> None:
