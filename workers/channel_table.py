@@ -166,28 +166,25 @@ class ChannelTable:
         route = self._routes.get((bytes(train[:HEADER_BYTES]), path[:4]))
         if route is None:
             return 0
-        if len(train) > segment_size and not is_one_channel(train, segment_size):
-            return 0
-        return self._follow(route, train, segment_size, now_s)
-
-    def _follow(self, route: Route, train: memoryview, segment_size: int, now_s: float) -> int:
         size = len(train)
-        count = 1 if size <= segment_size else -(-size // segment_size)
+        count = 1
+        if size > segment_size:
+            if not is_one_channel(train, segment_size):
+                return 0
+            count = -(-size // segment_size)
         session = route.session
         refusal = session.refuses(size, now_s)
         if refusal:
             self.drop(refusal, count)
             return count
-        result = route.socket.send_train(route.destination, train, segment_size)
-        sent = result.sent
-        if sent != count:
-            self._count_failure(result, count)
-            size = min(size, sent * segment_size)
-        session.moved_bytes += size
-        session.moved_datagrams += sent
-        values = self._counters.values
-        values["bytes_sent"] += size
-        values["datagrams_sent"] += sent
+        failure = route.socket.send_train(route.destination, train, segment_size)
+        if failure is None:
+            session.moved_bytes += size
+            session.moved_datagrams += count
+        else:
+            self._count_failure(failure, count)
+            session.moved_bytes += min(size, failure.sent * segment_size)
+            session.moved_datagrams += failure.sent
         return count
 
     def _count_failure(self, result: SendResult, count: int) -> None:
@@ -222,10 +219,9 @@ class ChannelTable:
 
     def _receive_data(self, channel: Channel, data: bytes, path: PathAddress, now_s: float) -> None:
         source = path[:4]
-        route = self._routes.get((channel.header, source))
-        if route is not None:
-            self._follow(route, memoryview(data), len(data), now_s)
-        elif source in (channel.initiator.source, channel.target.source):
+        if self.forward_train(memoryview(data), len(data), path, now_s):
+            return
+        if source in (channel.initiator.source, channel.target.source):
             self.drop("other_leg_unbound")
         else:
             self.drop("unbound_source")

@@ -110,5 +110,9 @@ class RelayMeter:
     def _collect(self, session: SessionMeter) -> None:
         self._counters.add("relay_bytes", session.moved_bytes, session.mode)
         self._counters.add("relay_datagrams", session.moved_datagrams, session.mode)
+        if session.mode is RelayMode.CHANNEL:
+            # It has been sent by the node's own sockets, whose counters the data path leaves alone.
+            self._counters.values["bytes_sent"] += session.moved_bytes
+            self._counters.values["datagrams_sent"] += session.moved_datagrams
         session.unreported_bytes += session.moved_bytes
         session.moved_bytes = session.moved_datagrams = 0

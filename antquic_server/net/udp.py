@@ -269,29 +269,42 @@ class UdpSocket:
         """Prepare for ``send_train`` to the remote end of ``path``."""
         return Destination(path[:4] if self._ipv6 else path[:2], path.local)
 
-    def send_train(self, destination: Destination, train: memoryview, segment_size: int) -> SendResult:
+    def send_train(self, destination: Destination, train: memoryview, segment_size: int) -> SendResult | None:
         """
         Send a train as ``receive_train`` gives it: datagrams of this size, the last one possibly shorter.
 
-        Errors are those of ``send``. What is not handled is the caller's to drop: a train that was read from a
-        buffer cannot wait.
+        Returns None if all of it was sent, as it nearly always is. Errors are those of ``send``; what is not handled
+        is the caller's to drop, since a train that lies in a receive buffer cannot wait.
         """
-        size = len(train)
-        if size <= segment_size:
-            return self._send_one(destination.address, destination.control, train)
-        if not self._gso:
-            datagrams = [train[at : at + segment_size] for at in range(0, size, segment_size)]
-            return self._send_singly(destination.address, destination.control, datagrams)
-        if destination.segment_size != segment_size:
+        # Short of calls and objects: a relay sends each datagram that comes alone by this way.
+        if len(train) <= segment_size:
+            control = destination.control
+        elif not self._gso:
+            return self._send_singly(destination.address, destination.control, _cut(train, segment_size))
+        elif destination.segment_size == segment_size:
+            control = destination.train_control
+        else:
+            control = destination.train_control = [_segment_control(segment_size), *destination.control]
             destination.segment_size = segment_size
-            destination.train_control = [_segment_control(segment_size), *destination.control]
-        code = self._transmit((train,), destination.train_control, destination.address)
-        count = -(-size // segment_size)
-        if not code:
-            return SendResult(count, 0, 0)
-        if code in _PERHAPS_ONLY_AS_TRAIN:
-            datagrams = [train[at : at + segment_size] for at in range(0, size, segment_size)]
-            return self._send_refused(destination.address, destination.control, datagrams, code)
+        try:
+            self._sendmsg((train,), control, 0, destination.address)
+        except OSError as error:
+            return self._send_train_again(destination, train, segment_size, error.errno or errno.EIO)
+        self.send_calls += 1
+        return None
+
+    def _send_train_again(
+        self, destination: Destination, train: memoryview, segment_size: int, code: int
+    ) -> SendResult | None:
+        """Find out whether a refusal was about this train, and what of it can be sent all the same."""
+        count = max(1, -(-len(train) // segment_size))
+        if code in _POSSIBLY_PENDING:
+            control = destination.control if count == 1 else destination.train_control
+            code = self._transmit((train,), control, destination.address)
+            if not code:
+                return None
+        if count > 1 and code in _PERHAPS_ONLY_AS_TRAIN:
+            return self._send_refused(destination.address, destination.control, _cut(train, segment_size), code)
         return _BLOCKED if code == errno.EAGAIN else SendResult(0, count, code)
 
     def _send_one(self, address: tuple[object, ...], control: _Ancillary, datagram: _Buffer) -> SendResult:
@@ -372,3 +385,7 @@ class UdpSocket:
 
 def _segment_control(segment_size: int) -> tuple[int, int, bytes]:
     return (SOL_UDP, UDP_SEGMENT, segment_size.to_bytes(2, sys.byteorder))
+
+
+def _cut(train: memoryview, segment_size: int) -> list[memoryview]:
+    return [train[at : at + segment_size] for at in range(0, len(train), segment_size)]

@@ -42,7 +42,9 @@ class TokenBucket:
 
         For what comes in lumps that cannot be cut, and may be greater than ``burst``: it passes, and the next waits.
         """
-        self._refill(now_s)
+        # Whoever handles a burst asks many times at one moment.
+        if now_s != self._updated_s:
+            self._refill(now_s)
         if self._tokens <= 0:
             return False
         self._tokens -= amount
