@@ -30,6 +30,7 @@ from antquic_server.ipc.messages import (
     Ready,
     SocketDescriptor,
 )
+from antquic_server.ipc.relay_messages import RelayShare
 from antquic_server.net.udp import PathAddress
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.parameters import ExtensionParameters
@@ -274,6 +275,41 @@ def test_connections_on_which_nobody_reads_are_told_apart(server_name: str | Non
         async with bench() as it:
             it.control.peer_up(fake_connection(b"p" * 32, server_name))
             assert (await it.first(PeerUp)).readable is readable
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("declared", "channels"),
+    [(None, False), (ExtensionParameters(), False), (ExtensionParameters(relay_channels=True), True)],
+)
+def test_hub_is_told_who_knows_relay_channels(declared: ExtensionParameters | None, channels: bool) -> None:
+    """Nobody else can be the target of one."""
+
+    async def story() -> None:
+        async with bench() as it:
+            it.control.peer_up(fake_connection(b"p" * 32, declared=declared))
+            assert (await it.first(PeerUp)).channels is channels
+
+    run(story())
+
+
+def test_relay_is_told_what_control_does_not_know_itself() -> None:
+    """Once there is a worker; it keeps time while the worker reads its sockets, and no longer."""
+
+    async def story() -> None:
+        async with bench() as it:
+            share = RelayShare(rate_bytes_per_s=1.0, burst_bytes=2.0)
+            it.supervisor.send(share)
+            it.supervisor.send(ASSIGN)
+            await it.first(Ready)
+            assert it.worker.relay_calls == ["start"]
+            it.supervisor.send(share)
+            await until(lambda: it.worker.relayed, "message")
+            assert it.worker.relayed == [share]
+            it.supervisor.send(Drain(deadline_s=1.0))
+            await asyncio.wait_for(it.stopped, 5.0)
+            assert it.worker.relay_calls == ["start", "drain", "stop"]
 
     run(story())
 

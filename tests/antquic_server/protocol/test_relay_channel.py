@@ -181,9 +181,9 @@ def test_one_channel_means_that_every_datagram_has_the_same_header(
 def test_a_single_different_byte_is_seen(at: int, segment_size: int, which: int) -> None:
     """In any place, in any datagram of the train."""
     train = bytearray((data_header(ID) + bytes(segment_size - HEADER_BYTES)) * 10)
-    assert is_one_channel(train, segment_size)
+    assert is_one_channel(bytes(train), segment_size)
     train[which * segment_size + at] ^= 0x80
-    assert not is_one_channel(train, segment_size)
+    assert not is_one_channel(bytes(train), segment_size)
 
 
 @pytest.mark.parametrize(
