@@ -16,7 +16,7 @@ IDLE_PART: Final = 0.1
 """Of an even part: what a worker that relays nothing may begin with."""
 
 MARGIN: Final = 1.25
-"""A worker that left something over is given so much times what it used, lest it be held back by its own last second."""
+"""A worker that left something over is given so much times what it used: its last second must not hold it back."""
 
 USED_UP_PART: Final = 0.9
 """From this part on a share counts as used up; clearly more than a worker uses that has its margin."""

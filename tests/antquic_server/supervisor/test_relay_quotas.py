@@ -320,7 +320,7 @@ def test_change_of_bandwidth_reaches_all_sessions() -> None:
     for session, allowance in stage.quotas.unsettled():
         session.allowance = allowance
     stage.change(bandwidth_per_peer_bytes_per_s=1000, burst_s=2.0)
-    rates = {session: allowance for session, allowance in stage.quotas.unsettled()}
+    rates = dict(stage.quotas.unsettled())
 
     assert [rates[session].rate_bytes_per_s for session in sessions] == [1000, 500, 500]
     assert rates[sessions[0]].burst_bytes == 2000
