@@ -183,8 +183,8 @@ def test_any_override_is_taken_or_is_a_configuration_error(text: str) -> None:
         (
             ["relay.bandwidth_per_peer_bytes_per_s=104857601"],
             (
-                "--set: relay.bandwidth_per_peer_bytes_per_s = 104857601: expected at most relay.bandwidth_bytes_per_s, "
-                "which is 104857600"
+                "--set: relay.bandwidth_per_peer_bytes_per_s = 104857601: "
+                "expected at most relay.bandwidth_bytes_per_s, which is 104857600"
             ),
         ),
     ],

@@ -22,9 +22,14 @@ RESERVED_NUMBERS = range(20, 50)
 """Of the table of messages: those about relaying, and changed limits between them."""
 
 
+def kinds() -> list[type]:
+    """All messages about relaying."""
+    return [each for each in vars(relay_messages).values() if isinstance(each, type) and dataclasses.is_dataclass(each)]
+
+
 def test_every_message_has_a_number_of_its_own_range() -> None:
     """Numbers below belong to the life of a worker and to introductions."""
-    here = {value for value in vars(relay_messages).values() if dataclasses.is_dataclass(value)}
+    here = set(kinds())
     numbered = {kind: number for number, kind in KINDS.items() if kind in here}
 
     assert set(numbered) == here
@@ -64,7 +69,6 @@ def test_what_is_no_message_is_refused(values: str) -> None:
 
 def test_values_are_frozen() -> None:
     """Nobody changes what was said."""
-    for kind in vars(relay_messages).values():
-        if dataclasses.is_dataclass(kind):
-            assert kind.__dataclass_params__.frozen, kind
-            assert "__slots__" in vars(kind), kind
+    for kind in kinds():
+        assert kind.__dataclass_params__.frozen, kind  # type: ignore[attr-defined]
+        assert "__slots__" in vars(kind), kind

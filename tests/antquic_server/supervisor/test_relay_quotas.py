@@ -71,9 +71,9 @@ def fill_node(stage: Stage) -> None:
         number += 1
 
 
-def fill(*peers: tuple[bytes, str]) -> Callable[[Stage], None]:
+def fill(*peers: tuple[bytes, str]) -> Callable[[Stage], object]:
     """Have these peers open sessions."""
-    return lambda stage: [stage.get(*peer) for peer in peers] and None
+    return lambda stage: [stage.get(*peer) for peer in peers]
 
 
 def flood(stage: Stage) -> None:
@@ -292,9 +292,9 @@ def test_addresses_are_those_of_the_sessions_that_are_there() -> None:
 def test_lower_limits_end_the_newest_sessions(settings: dict[str, Any], doomed: list[tuple[int, Refusal]]) -> None:
     """Three of Alice's and two of Bob's; the older ones stay, as many as are allowed now."""
     stage = Stage()
-    for peer_id, host in [(ALICE, "192.0.2.1")] * 3 + [(BOB, "198.51.100.1")] * 2:
-        session = stage.get(peer_id, host)
-    stage.use(stage.quotas.find(0, 1) or session, 40)
+    peers = [(ALICE, "192.0.2.1")] * 3 + [(BOB, "198.51.100.1")] * 2
+    sessions = [stage.get(peer_id, host) for peer_id, host in peers]
+    stage.use(sessions[0], 40)
     stage.change(**settings)
 
     assert stage.doomed() == doomed
