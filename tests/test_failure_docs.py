@@ -9,7 +9,7 @@ from antquic_server.peer.endpoint import LocalFailure
 from antquic_server.peer.punching import Failure
 from antquic_server.protocol.address_discovery import Mapping
 from antquic_server.protocol.coordination import RejectionReason
-from antquic_server.supervisor.hub import Limit
+from antquic_server.supervisor.target_limits import Limit
 from workers.coordination import OUTCOMES
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "nat-traversal.md").read_text()
