@@ -6,6 +6,7 @@ One leg of a relay channel: when to bind, whether the node has taken it, whether
     BINDING   a bind every quarter second until the node answers; given up after a few seconds
     BOUND     a bind every ten seconds, which keeps the NAT's mapping and the channel
               at once when nothing comes back for a second: our NAT may have given us another port
+              at once when the other side falls silent: it, or the channel, may be gone
               at once when the node's connection is lost: the channel may be gone with its worker
 
 Pure: time is an argument, datagrams are return values.
@@ -31,6 +32,8 @@ SUSPECT_S = 1.0
 """The same once the connection to the node is lost as well."""
 SILENCE_S = 1.0
 """Sending without hearing anything for this long is reason to bind anew; every end of QUIC answers sooner."""
+QUIET_S = 0.5
+"""Hearing nothing for this long after having heard something is reason to ask, once, whether the channel is there."""
 _MICROSECONDS = 1_000_000
 
 
@@ -80,6 +83,8 @@ class Channel:
         self._bind_at_s = now_s
         self._lost_at_s = now_s + UNANSWERED_S
         self._awaiting_since_s: float | None = None
+        self._heard_s = now_s
+        self._quiet_at_s: float | None = None
 
     # Time.
 
@@ -89,6 +94,8 @@ class Channel:
         times = [self._bind_at_s]
         if self._awaiting_since_s is not None:
             times.append(self._awaiting_since_s + SILENCE_S)
+        if self._quiet_at_s is not None:
+            times.append(self._quiet_at_s)
         if not self.is_bound:
             times.append(self._lost_at_s)
         return min(times)
@@ -97,6 +104,8 @@ class Channel:
         """Return the bind that is due."""
         if self._awaiting_since_s is not None and now_s >= self._awaiting_since_s + SILENCE_S:
             self.rebind(now_s)
+        if self._quiet_at_s is not None and now_s >= self._quiet_at_s:
+            self._look_for_quiet(now_s)
         if now_s < self._bind_at_s:
             return None
         if self.is_bound:
@@ -105,6 +114,15 @@ class Channel:
         self._bind_at_s = now_s + BIND_REPEAT_S
         self._counter += 1
         return encode_bind(self.channel_id, self._counter, self._key)
+
+    def _look_for_quiet(self, now_s: float) -> None:
+        quiet_at_s = self._heard_s + QUIET_S
+        if now_s < quiet_at_s:
+            # Something has come since this was planned.
+            self._quiet_at_s = quiet_at_s
+            return
+        self._quiet_at_s = None
+        self.rebind(now_s)
 
     def is_lost(self, now_s: float) -> bool:
         """Whether the node has not answered for so long that the channel counts as gone."""
@@ -137,9 +155,12 @@ class Channel:
         self.bytes_sent += sum(map(len, datagrams))
         return [header + data for data in datagrams]
 
-    def received(self, payload: bytes) -> None:
+    def received(self, payload: bytes, now_s: float) -> None:
         """Take in that a datagram of the peer has come."""
         self._awaiting_since_s = None
+        self._heard_s = now_s
+        if self._quiet_at_s is None:
+            self._quiet_at_s = now_s + QUIET_S
         self.bytes_received += len(payload)
 
     def bound_untrusted(self, datagram: bytes, now_s: float) -> bool:

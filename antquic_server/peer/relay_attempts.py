@@ -33,8 +33,10 @@ STEP_S = 6.0
 """For one node; it waits five seconds for the other side's word."""
 REPAIR_STEP_S = 2.0
 """For one node, while a connection stands still."""
-RETRY_S = 0.2
-"""Between two rounds through the nodes, while a connection stands still."""
+RETRY_S = 0.3
+"""After the first round through the nodes, while a connection stands still; then ever longer, as nodes count."""
+RETRY_GROWTH = 1.5
+LONGEST_RETRY_S = 5.0
 NOT_REACHED = "not_reached_through_the_relay"
 NO_RELAY = "no_node_relays"
 
@@ -92,6 +94,7 @@ class _Attempt:
     step_deadline_s: float | None = None
     """None between two steps."""
     again_at_s: float = 0.0
+    rounds: int = 0
     request_id: int | None = None
     channel: Channel | None = None
     relay: StreamRelay | None = None
@@ -255,7 +258,8 @@ class RelayAttempts:
             del self._attempts[attempt.target]
             self._around.ended(attempt.target, attempt.refusal, attempt.why)
         else:
-            attempt.again_at_s = now_s + RETRY_S
+            attempt.again_at_s = now_s + min(RETRY_S * RETRY_GROWTH**attempt.rounds, LONGEST_RETRY_S)
+            attempt.rounds += 1
 
     def _use(self, attempt: _Attempt, path: Path, now_s: float) -> None:
         deadline_s = attempt.step_deadline_s or now_s

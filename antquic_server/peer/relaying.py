@@ -29,7 +29,7 @@ from antquic_server.peer.relay_attempts import MENDABLE, RelayAttempts, Relaying
 from antquic_server.peer.relay_listener import RelayListener
 from antquic_server.peer.relay_paths import RelayPath, StreamRelayPath, is_relayed
 from antquic_server.peer.relay_stream import StreamRelay, StreamRelays
-from antquic_server.peer.relays import LOST_UNANSWERED, Relays, RelaySurroundings
+from antquic_server.peer.relays import LOST_UNANSWERED, LOST_UNKNOWN, Relays, RelaySurroundings
 from antquic_server.peer.settings import PeerSettings
 from antquic_server.peer.statistics import Tallies
 from antquic_server.peer.upgrades import Upgrades
@@ -285,6 +285,11 @@ class Relaying:
 
     def channel_lost(self, channel: Channel, reason: str, now_s: float) -> None:  # noqa: D102
         self.attempts.channel_lost(channel, reason, now_s)
+        node = self._node_link(channel.node)
+        if node is not None and reason in (LOST_UNKNOWN, LOST_UNANSWERED):
+            # The worker that had it may have had our connection as well: a stateless reset would say so.
+            node.quic.send_ping(0)
+            self._around.touch(node)
         if reason != RelayEnd.CLOSED:
             # The other side does not hang up on a connection that it wants to keep.
             self._repair(channel.path, now_s, avoid=channel.node if reason == LOST_UNANSWERED else None)

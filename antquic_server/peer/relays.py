@@ -216,11 +216,14 @@ class Relays:
         dropped. RelayDecodeError if it is malformed.
         """
         channel = self._channels.get(data[1:HEADER_BYTES])
-        if channel is None or tuple(path[:2]) != tuple(channel.via[:2]):
-            self._tallies.drops["not_quic" if channel is None else "relay_source"] += 1
+        if channel is None:
+            known = data[0] in (DATA, BOUND, UNKNOWN)
+            self._tallies.drops["relay_channel_gone" if known else "not_quic"] += 1
+        elif tuple(path[:2]) != tuple(channel.via[:2]):
+            self._tallies.drops["relay_source"] += 1
         elif data[0] == DATA:
             payload = data[HEADER_BYTES:]
-            channel.received(payload)
+            channel.received(payload, now_s)
             return payload, channel.path
         elif data[0] == UNKNOWN and channel.is_gone_untrusted(data):
             self._lose(channel, LOST_UNKNOWN, now_s)
