@@ -245,6 +245,10 @@ class Node:
         """Where it is."""
         return SocketAddress.from_host(*self.place)
 
+    def candidates(self, peer_id: bytes) -> list[SocketAddress]:
+        """Return the addresses that a peer has told."""
+        return list(self._by_peer[peer_id].quic.candidates)  # type: ignore[attr-defined]
+
     def lose_connections(self, *, silently: bool = True) -> None:
         """Lose every connection, as when its worker dies; the peers get a stateless reset, or nothing."""
         for link in self._links:

@@ -193,11 +193,12 @@ class ChannelBroker:
                 self._send(source, encode_bound(channel.channel_id, counter, leg.key))
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Port:
     """One port of a node, for one stream; a member of the network."""
 
     network: "VirtualNetwork"
+    node: "Node"
     place: "Place"
     link: Link
     stream_id: int
@@ -211,8 +212,8 @@ class _Port:
             self.link.quic.send_stream_data(self.stream_id, encode_frame(header, data))
             self.touch(self.link)
 
-    def flush(self, _now_s: float) -> None:
-        """Everything leaves at once."""
+    def flush(self, now_s: float) -> None:
+        self.node.flush(now_s)
 
     def next_deadline_s(self) -> float | None:
         return None
@@ -262,7 +263,14 @@ class StreamPorts:
         else:
             self._next_port += 1
             place = (self._node.place[0], self._next_port)
-            port = _Port(network=self._network, place=place, link=link, stream_id=event.stream_id, touch=self._touch)
+            port = _Port(
+                network=self._network,
+                node=self._node,
+                place=place,
+                link=link,
+                stream_id=event.stream_id,
+                touch=self._touch,
+            )
             self.ports[link.number, event.stream_id] = port
             self._network.join(port)
             answer, end = ConnectUdpResponse(status=200, address=SocketAddress.from_host(*place)), False
