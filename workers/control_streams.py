@@ -27,13 +27,13 @@ class MessageKind:
     """
     Messages of the node's own that begin with ``prefix``.
 
-    ``handle_untrusted`` gets each whole message with the connection it came on; ``count_malformed`` is called for one
+    ``handle`` gets each whole message with the connection it came on; ``count_malformed`` is called for one
     that went on beyond ``max_message_bytes`` or exceeded what the connection may leave unfinished.
     """
 
     prefix: bytes
     max_message_bytes: int
-    handle_untrusted: Callable[[Connection, bytes], None]
+    handle: Callable[[Connection, bytes], None]
     count_malformed: Callable[[], None]
 
 
@@ -80,7 +80,7 @@ class ControlStreams:
                 return replace(event, data=data)
             streams[event.stream_id] = data
         elif event.end_stream:
-            kind.handle_untrusted(connection, data)
+            kind.handle(connection, data)
         elif len(data) > kind.max_message_bytes or len(data) + _held_bytes(connection) > MAX_HELD_BYTES:
             kind.count_malformed()
             connection.quic.stop_stream(event.stream_id, ApplicationErrorCode.LIFECYCLE_CLEANUP)

@@ -272,13 +272,13 @@ def _message_kinds(coordination: Coordination, channels: ChannelControl) -> list
         MessageKind(
             prefix=coordination_protocol.PREFIX,
             max_message_bytes=coordination_protocol.MAX_MESSAGE_BYTES,
-            handle_untrusted=coordination.handle_message_untrusted,
+            handle=coordination.handle_message_untrusted,
             count_malformed=coordination.count_malformed,
         ),
         MessageKind(
             prefix=relay_control.PREFIX,
             max_message_bytes=relay_control.MAX_MESSAGE_BYTES,
-            handle_untrusted=channels.handle_message_untrusted,
+            handle=channels.handle_message_untrusted,
             count_malformed=channels.count_malformed,
         ),
     ]

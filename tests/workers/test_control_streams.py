@@ -56,13 +56,13 @@ def kinds(spy: Spy, counters: CounterSet) -> list[MessageKind]:
         MessageKind(
             prefix=PREFIX,
             max_message_bytes=MAX_MESSAGE_BYTES,
-            handle_untrusted=spy.handle_message_untrusted,
+            handle=spy.handle_message_untrusted,
             count_malformed=lambda: counters.add("coordinations", 1, "malformed"),
         ),
         MessageKind(
             prefix=OTHER_PREFIX,
             max_message_bytes=MAX_OTHER_BYTES,
-            handle_untrusted=spy.handle_other_untrusted,
+            handle=spy.handle_other_untrusted,
             count_malformed=lambda: counters.add("channel_messages", 1, "malformed"),
         ),
     ]

@@ -1,5 +1,8 @@
 """Tests of ``workers.relay_channels``: what the hub has made and ended, and what nobody uses."""
 
+import hashlib
+import time
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +23,7 @@ from workers.relay_meter import CHANNEL_SESSION_BIT, RelayMeter
 ID = made_up_id(1)
 A = PathAddress("192.0.2.1", 1001, 0, 0, b"", 0)
 B = PathAddress("192.0.2.2", 1002, 0, 0, b"", 0)
+MAX_CHANNEL_BYTES = 3000
 
 
 class Bench:
@@ -214,3 +218,33 @@ def test_end_that_the_hub_did_not_take_is_said_again(bench: Bench) -> None:
     bench.hub_takes = True
     bench.tick_until(1005.0)
     assert bench.told == [ChannelEnded(channel_id=ID, reason="closed", moved_bytes=5)]
+
+
+def test_two_thousand_idle_channels_are_held() -> None:
+    """All bound, each from a source address of its own; what one costs is stated in docs/architecture.md."""
+    count = 2000
+    bench = Bench(max_channels=count)
+    tracemalloc.start()
+    try:
+        before_bytes, _ = tracemalloc.get_traced_memory()
+        for number in range(count):
+            channel_id = made_up_id(number)
+            # As they come from the hub: keys of each channel's own.
+            request = create_message(channel_id)
+            keys = hashlib.sha256(channel_id).digest(), hashlib.sha256(channel_id + b"target").digest()
+            assert bench.create(replace(request, initiator_key=keys[0], target_key=keys[1])) == ""
+            for side, key in enumerate(keys):
+                path = PathAddress(f"192.0.2.{side}", 10_000 + number, 0, 0, b"", 0)
+                bench.table.receive_untrusted(encode_bind(channel_id, 1, key), path, bench.now_s)
+        after_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    each_bytes = (after_bytes - before_bytes) / count
+    assert len(bench.table._routes) == 2 * count
+    assert each_bytes < MAX_CHANNEL_BYTES, each_bytes
+    begun_s = time.perf_counter()
+    bench.channels.tick(bench.now_s + 1.0)
+    bench.meter.report()
+    # Once a second: a hundredth of a core would already be too much.
+    assert time.perf_counter() - begun_s < 0.1
+    assert bench.told == []
