@@ -217,7 +217,7 @@ class Relays:
         """
         channel = self._channels.get(data[1:HEADER_BYTES])
         if channel is None:
-            known = data[0] in (DATA, BOUND, UNKNOWN)
+            known = bool(data) and data[0] in (DATA, BOUND, UNKNOWN)
             self._tallies.drops["relay_channel_gone" if known else "not_quic"] += 1
         elif tuple(path[:2]) != tuple(channel.via[:2]):
             self._tallies.drops["relay_source"] += 1
