@@ -170,14 +170,11 @@ class PeerCore:
 
     def close_peer(self, peer_id: bytes, code: int, reason: str) -> None:
         """Close every connection to one peer, superseded ones as well; flush afterwards."""
-        for number in self.registry.numbers(peer_id):
-            link = self.links.find(number)
+        found = [self.links.find(number) for number in self.registry.numbers(peer_id)]
+        for link in [*found, *self.relaying.close_peer(peer_id)]:
             if link is not None:
                 link.quic.close(error_code=code, reason_phrase=reason)
                 self.links.touch(link)
-        for link in self.relaying.close_peer(peer_id):
-            link.quic.close(error_code=code, reason_phrase=reason)
-            self.links.touch(link)
         self._dials.cancel(peer_id)
 
     def close(self, code: int, reason: str) -> None:
@@ -316,15 +313,16 @@ class PeerCore:
                 detail = DETAILS[failure] if timed_out or not event.reason_phrase else event.reason_phrase
                 self._events.append(DialFailed(link=link, failure=failure, detail=detail))
             return
+        if link.number not in self.registry.numbers(link.peer_id):
+            # A spare, of which nobody has heard.
+            return
         was_live = self.registry.live(link.peer_id) == link.number
         number = self.registry.remove(link.peer_id, link.number)
         live = self.links.find(number)
         spare = self.relaying.live_lost(link.peer_id, live, self._now_s) if was_live else None
-        if spare is not None and not spare.quic.is_closing:
+        if spare is not None:
             self._adopt(spare, self._now_s)
             live = self.live_link(link.peer_id)
-        if link.spare:
-            return
         if live is None:
             self._events.append(PeerGone(peer_id=link.peer_id, code=event.error_code, reason=event.reason_phrase))
         elif was_live:

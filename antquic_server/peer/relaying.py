@@ -326,7 +326,7 @@ class Relaying:
             link.relayed_by = link.why_not_direct = None
             link.punched = True
             self._paths.pop(link, None)
-            self._upgrades.arrived(link.peer_id, by_us=link.dialled_by_us)
+            self._upgrades.arrived(link.peer_id, now_s, by_us=link.dialled_by_us)
         self._leave(before, now_s, wait_s=HANG_UP_S)
         self._around.tell(PathChanged(link=link))
 

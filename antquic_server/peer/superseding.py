@@ -30,8 +30,11 @@ def drained(link: Link, live: Link | None, now_s: float) -> Link | None:
     """Close a superseded connection if it is time; returns the connection to flush, perhaps the other one."""
     quiet_since_s = max(link.last_data_s, link.superseded_at_s)
     busy = link.quic.open_streams > 0 or link.quic.send_backlog_bytes() > 0
-    if now_s - quiet_since_s < DRAIN_S or (busy and now_s - quiet_since_s < LONGEST_DRAIN_S):
-        link.drain_at_s = max(quiet_since_s, now_s if busy else 0.0) + DRAIN_S
+    if now_s < quiet_since_s + DRAIN_S:
+        link.drain_at_s = quiet_since_s + DRAIN_S
+        return None
+    if busy and now_s < quiet_since_s + LONGEST_DRAIN_S:
+        link.drain_at_s = now_s + DRAIN_S
         return None
     link.drain_at_s = None
     if live is not None and live is not link and live.last_received_s < link.superseded_at_s:

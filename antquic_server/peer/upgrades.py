@@ -25,6 +25,8 @@ MOVE_S = 10.0
 """How long the client of a relayed connection tries to move it."""
 FOLLOW_S = 15.0
 """How long its server waits for that before it lets the two connections be two."""
+LATE_S = 10.0
+"""How long after a move a further direct connection counts as one of the same attempt."""
 MAX_SPARES = 4
 """Direct connections of one peer that wait; both sides dial, each perhaps at two addresses."""
 
@@ -70,6 +72,8 @@ class Upgrades:
         self._enabled = enabled
         self._relayed: dict[bytes, _Relayed] = {}
         self._spares: dict[bytes, _Spares] = {}
+        self._late_until_s: dict[bytes, float] = {}
+        """Until when a connection that comes about may still be of the attempt that has made another one direct."""
 
     def watch(self, peer_id: bytes, link: Link, now_s: float) -> None:
         """Take in that the live connection of a peer is relayed; its client tries for a direct path."""
@@ -89,14 +93,22 @@ class Upgrades:
             each.attempts, each.try_at_s = 0, now_s + SOON_S
 
     def keep(self, peer_id: bytes, link: Link, live: Link | None, now_s: float) -> bool:
-        """Decide about a new connection: True if it is a spare for the live one, which is relayed."""
-        if live is None or not live.relayed or link.relayed or not live.ready or not offers_channels(live):
+        """Decide about a new connection: True if it is a spare for the live one, which is relayed or was until now."""
+        if live is None or link.relayed or not live.ready or not offers_channels(live):
             return False
+        late = not live.relayed and now_s < self._late_until_s.get(peer_id, now_s)
+        if not live.relayed and not late:
+            return False
+        if late and live.dialled_by_us:
+            # Both sides dial, and one dial was quicker: at the other end, too, this one is a spare.
+            link.spare = True
+            self._close(link)
+            return True
         spares = self._spares.setdefault(peer_id, _Spares(links=[], until_s=now_s + FOLLOW_S))
+        link.spare = True
         if len(spares.links) >= MAX_SPARES:
             self._close(link)
             return True
-        link.spare = True
         spares.links.append(link)
         if live.dialled_by_us:
             self._moves.begin(live, link.path, now_s, now_s + MOVE_S)
@@ -104,14 +116,14 @@ class Upgrades:
 
     def take_spare(self, peer_id: bytes) -> Link | None:
         """Return a spare to live on with: the relayed connection has ended. The others follow later."""
+        self._late_until_s.pop(peer_id, None)
         spares = self._spares.get(peer_id)
-        if spares is None:
+        usable = [] if spares is None else [link for link in spares.links if not link.quic.is_closing]
+        if not usable:
             return None
-        link = spares.links.pop(0)
-        link.spare = False
-        if not spares.links:
-            del self._spares[peer_id]
-        return link
+        usable[0].spare = False
+        self.link_closed(usable[0])
+        return usable[0]
 
     def give_up(self, peer_id: bytes) -> list[Link]:
         """Forget a peer; returns the spares, which are to be closed."""
@@ -128,9 +140,11 @@ class Upgrades:
             if not spares.links:
                 del self._spares[peer_id]
 
-    def arrived(self, peer_id: bytes, *, by_us: bool) -> None:
+    def arrived(self, peer_id: bytes, now_s: float, *, by_us: bool) -> None:
         """Take in that the connection is direct now; who has moved it closes the spares."""
         self.forget(peer_id)
+        self._late_until_s = {key: at_s for key, at_s in self._late_until_s.items() if now_s < at_s}
+        self._late_until_s[peer_id] = now_s + LATE_S
         spares = self._spares.get(peer_id) if by_us else None
         for link in list(spares.links) if spares is not None else []:
             self._close(link)

@@ -3,7 +3,7 @@
 from antquic_server.peer.link import Link
 from antquic_server.peer.moves import Moves
 from antquic_server.peer.relay_paths import RelayPath
-from antquic_server.peer.upgrades import DELAYS_S, FOLLOW_S, MAX_SPARES, MOVE_S, SOON_S, Upgrades
+from antquic_server.peer.upgrades import DELAYS_S, FOLLOW_S, LATE_S, MAX_SPARES, MOVE_S, SOON_S, Upgrades
 from antquic_server.protocol.parameters import ExtensionParameters
 from support.stand_in import StandIn, public_key_of
 
@@ -145,7 +145,7 @@ def test_the_client_moves_and_closes_the_spares() -> None:
     assert desk.live in desk.moves
     assert desk.keep(link(99))
     assert len(desk.closed) == 1
-    desk.upgrades.arrived(PEER, by_us=True)
+    desk.upgrades.arrived(PEER, 1.0, by_us=True)
 
     assert desk.closed[1:] == spares
     for spare in spares:
@@ -160,11 +160,26 @@ def test_the_server_waits_and_leaves_the_closing_to_the_client() -> None:
     spare = link(2, dialled=False)
     assert desk.keep(spare, link(1, relayed=True, dialled=False))
     assert desk.live not in desk.moves
-    desk.upgrades.arrived(PEER, by_us=False)
+    desk.upgrades.arrived(PEER, 1.0, by_us=False)
     assert desk.closed == []
     desk.pass_time(FOLLOW_S, direct=True)
     assert desk.closed == [spare]
     assert desk.adopted == []
+
+
+def test_a_dial_that_comes_through_late_is_a_spare_as_well() -> None:
+    """The connection has moved already: its client closes the late one, its server waits for that."""
+    for dialled in (True, False):
+        desk = Desk()
+        moved, late = link(1, dialled=dialled), link(2, dialled=not dialled)
+        desk.upgrades.arrived(PEER, 1.0, by_us=dialled)
+        assert desk.keep(late, moved, 1.0 + LATE_S - 0.1)
+        assert late.spare
+        assert desk.closed == ([late] if dialled else [])
+        desk.pass_time(1.0 + LATE_S + FOLLOW_S, direct=True)
+        assert desk.closed == [late]
+        assert not desk.keep(link(3), moved, 1.0 + LATE_S)
+        assert desk.adopted == []
 
 
 def test_a_move_that_does_not_come_leaves_two_connections() -> None:
