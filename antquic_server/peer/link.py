@@ -132,7 +132,7 @@ class Link:
         number: int,
         quic: Quic,
         path: Path,
-        handshake_deadline_s: float,
+        handshake_deadline_s: float | None,
         dialled: SocketAddress | None = None,
         expected_peer_id: bytes | None = None,
         introduced: bool = False,

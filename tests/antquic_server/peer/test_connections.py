@@ -22,7 +22,7 @@ def test_a_waiter_for_a_path_is_told() -> None:
         couple.here._link.punched = True
         couple.one._connections.handle(PathChanged(link=couple.here._link))
         assert await waiting == "punched"
-        assert couple.here.relayed_by is couple.here.why_not_direct is None
+        assert (couple.here.relayed_by, couple.here.why_not_direct) == (None, None)
 
     with_couple(story)
 

@@ -23,7 +23,7 @@ class Desk:
     def __init__(self, *, is_node: bool = True) -> None:
         quic = StandIn(public_key=public_key_of("n"), own_cid=bytes(8), first_cid=bytes(8), is_client=True)
         self.stopped: list[int] = []
-        quic.stop_stream = lambda stream_id, _code: self.stopped.append(stream_id)  # type: ignore[method-assign]
+        quic.stop_stream = self._stop  # type: ignore[method-assign]
         self.link = Link(number=1, quic=quic, path=("198.18.0.1", 1), handshake_deadline_s=None, is_node=is_node)
         self.link.ready = True
         self.got: list[tuple[str, Any]] = []
@@ -36,6 +36,9 @@ class Desk:
         )
         settings = PeerSettings(max_message_bytes=LONGEST)
         self.messages = Messages(receivers, settings=settings, tallies=self.tallies)
+
+    def _stop(self, stream_id: int, error_code: int) -> None:
+        self.stopped.append(stream_id)
 
     def feed(self, data: bytes, *, stream_id: int = 3, end: bool = True) -> None:
         """Have data arrive on a stream."""

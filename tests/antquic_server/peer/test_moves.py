@@ -16,11 +16,11 @@ class Quic(StandIn):
         self.probed: list[Path] = []
         self.abandoned: list[Path] = []
 
-    def probe_path(self, addr: Path) -> bool:
+    def probe_path(self, addr: Path) -> bool:  # noqa: D102
         self.probed.append(addr)
         return True
 
-    def abandon_path(self, addr: Path) -> None:
+    def abandon_path(self, addr: Path) -> None:  # noqa: D102
         self.abandoned.append(addr)
 
 

@@ -36,6 +36,12 @@ def network_of(
     return network, network.add_host(one), network.add_host(other)
 
 
+def wall(network: VirtualNetwork) -> None:
+    """Put a firewall between the NATs of the two hosts."""
+    hosts = {"198.18.2.1", "198.18.2.2"}
+    network.drop = lambda source, destination: source[0] in hosts and destination[0] in hosts
+
+
 def live(here: Host, there: Host) -> Link:
     """Return the connection of one host to the other."""
     link = here.core.live_link(there.peer_id)
@@ -187,8 +193,7 @@ def test_hundreds_of_relayed_pairs_with_loss() -> None:
 def test_a_direct_path_is_taken_when_there_is_one() -> None:
     """A firewall that opens: the same connection goes on, the channel is hung up, spares are closed."""
     network, one, other = network_of(PORT_RESTRICTED, PORT_RESTRICTED, discovery_timeout_s=2)
-    hosts = {"198.18.2.1", "198.18.2.2"}
-    network.drop = lambda source, destination: source[0] in hosts and destination[0] in hosts
+    wall(network)
     relayed(network, one, other)
     before = live(one, other), live(other, one)
     network.drop = lambda _source, _destination: False
@@ -202,7 +207,7 @@ def test_a_direct_path_is_taken_when_there_is_one() -> None:
         assert statistics.moved_to_direct == 1
         assert len(host.core.registry.numbers(peer.peer_id)) == 1
         assert sum(link.peer_id == peer.peer_id for link in host.core.links) == 1
-        assert live(host, peer).why_not_direct is live(host, peer).relayed_by is None
+        assert (live(host, peer).why_not_direct, live(host, peer).relayed_by) == (None, None)
         assert live(host, peer).punched
         assert [event for event in host.events if isinstance(event, PathChanged)]
         assert not [event for event in host.events if isinstance(event, PeerGone)]
@@ -221,8 +226,7 @@ def test_no_message_is_lost_or_doubled_on_the_way_to_direct() -> None:
             relay="auto",
             discovery_timeout_s=2,
         )
-        hosts = {"198.18.2.1", "198.18.2.2"}
-        network.drop = lambda source, destination: source[0] in hosts and destination[0] in hosts
+        wall(network)
         if not attempt(network, one, other):
             failed.append((seed, "not reached"))
             continue
@@ -243,13 +247,12 @@ def test_real_connections_move_with_a_stream_under_way(seed: int) -> None:
     network, one, other = network_of(
         PORT_RESTRICTED, PORT_RESTRICTED, seed=seed, loss=0.02 * (seed % 3), real=True, discovery_timeout_s=2
     )
-    hosts = {"198.18.2.1", "198.18.2.2"}
-    network.drop = lambda source, destination: source[0] in hosts and destination[0] in hosts
+    wall(network)
     relayed(network, one, other)
     here, there = live(one, other), live(other, one)
     data = random.Random(seed).randbytes(200_000)
-    here.quic.send_stream_data(0, data, end_stream=True)  # type: ignore[attr-defined]
-    there.quic.send_stream_data(1, data, end_stream=True)  # type: ignore[attr-defined]
+    here.quic.send_stream_data(0, data, end_stream=True)
+    there.quic.send_stream_data(1, data, end_stream=True)
     for host, link in ((one, here), (other, there)):
         host.core.links.touch(link)
     network.drop = lambda _source, _destination: False
@@ -273,7 +276,7 @@ def test_a_direct_path_that_swallows_the_move_leaves_two_connections() -> None:
     network.drop = lambda source, destination: {source[0], destination[0]} == {"198.18.1.1", "198.18.1.2"}
     relayed(network, one, other)
     network.drop = lambda _source, _destination: False
-    live(one, other).quic.probe_path = lambda _addr: False  # type: ignore[method-assign]
+    live(one, other).quic.probe_path = lambda addr: False  # type: ignore[method-assign]
     settle(network, 60)
 
     assert one.core.statistics().failed_moves >= 1

@@ -4,6 +4,7 @@ from antquic_server.peer.link import Link
 from antquic_server.peer.moves import Moves
 from antquic_server.peer.relay_paths import RelayPath
 from antquic_server.peer.upgrades import DELAYS_S, FOLLOW_S, LATE_S, MAX_SPARES, MOVE_S, SOON_S, Upgrades
+from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.parameters import ExtensionParameters
 from support.stand_in import StandIn, public_key_of
 
@@ -17,14 +18,9 @@ def link(number: int, *, relayed: bool = False, dialled: bool = True, ours: bool
     quic.remote_extensions = ExtensionParameters(relay_channels=ours)
     path = RELAY if relayed else ("198.18.1.2", number)
     made = Link(number=number, quic=quic, path=path, handshake_deadline_s=None)
-    made.dialled = made_address() if dialled else None
+    made.dialled = SocketAddress.parse("198.18.1.2:1") if dialled else None
     made.peer_id, made.ready = PEER, True
     return made
-
-
-def made_address() -> object:
-    """Anything that is an address."""
-    return object()
 
 
 class Desk:

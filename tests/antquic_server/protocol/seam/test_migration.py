@@ -20,7 +20,11 @@ class Relay(NamedTuple):
 
     host: str
     port: int
-    overhead_bytes = 8
+
+    @property
+    def overhead_bytes(self) -> int:
+        """Of the header."""
+        return 8
 
 
 OTHER_SERVER = ("203.0.113.9", 4433)
@@ -54,7 +58,7 @@ class TwoPaths(Pair):
             self.largest[first] = max(self.largest[first], len(data))
             for delay_s in self.links[first].arrivals(self._randomness):
                 source = CLIENT_ADDRESS if first else self.other_client
-                item = (self.now_s + delay_s, next(self._order), from_client, data, source)
+                item: Any = (self.now_s + delay_s, next(self._order), from_client, data, source)
                 heapq.heappush(self._in_flight, item)
         self._collect_events(end, from_client=from_client)
 
