@@ -197,9 +197,10 @@ class RelayDesk:
             stream.stage = Stage.WAITING
             self._numbered[stream.number] = stream
 
-    def refuse(self, stream: RelayStream, reason: Refusal) -> None:
-        """Answer with a status, and the reason's name, and end our side in order."""
-        self._counters.set.add("relay_refusals", 1, RelayMode.STREAM, reason)
+    def refuse(self, stream: RelayStream, reason: Refusal, *, counted: bool = False) -> None:
+        """Answer with a status, and the reason's name, and end our side in order; the hub counts what it refuses."""
+        if not counted:
+            self._counters.set.add("relay_refusals", 1, RelayMode.STREAM, reason)
         log.debug("relay session refused", connection=stream.connection.number, reason=reason.value)
         self._release(stream)
         self._answer(stream, ConnectUdpResponse(status=STATUS[reason], reason=reason.value), end=True)
@@ -231,7 +232,7 @@ class RelayDesk:
         if answer.refusal:
             del self._numbered[answer.session]
             stream.number = 0
-            self.refuse(stream, _refusal(answer.refusal))
+            self.refuse(stream, _refusal(answer.refusal), counted=True)
         else:
             try:
                 self._open(stream, answer)
