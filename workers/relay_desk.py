@@ -27,6 +27,7 @@ from antquic_server.config.model import RelaySettings, from_plain
 from antquic_server.errors import RelayDecodeError
 from antquic_server.ipc.messages import LimitsChanged, Message
 from antquic_server.ipc.relay_messages import (
+    RelayAddress,
     RelayRate,
     RelayReleased,
     RelayReserve,
@@ -270,6 +271,8 @@ class RelayDesk:
         address = SocketAddress.from_host(advertised_host, port.port)
         log.debug("relay session opened", connection=connection.number, session=stream.number, address=str(address))
         self._answer(stream, ConnectUdpResponse(status=RelayStatus.OK, address=address), end=False)
+        # If this is lost, introductions go on without it.
+        self._around.tell_hub(RelayAddress(session=stream.number, address=str(address)))
         self._reports.wake()
 
     def _answer(self, stream: RelayStream, response: ConnectUdpResponse, *, end: bool) -> None:
