@@ -99,7 +99,9 @@ def test_request_that_is_none_is_refused(body: str) -> None:
         decode_request_untrusted(bytes.fromhex(body))
 
 
-@pytest.mark.parametrize("body", ["", "00c8", "00c8 01", "00c8 01 05 cb007107 1151", "00c8 01 04 cb0071", "01f7 02 05 61"])
+@pytest.mark.parametrize(
+    "body", ["", "00c8", "00c8 01", "00c8 01 05 cb007107 1151", "00c8 01 04 cb0071", "01f7 02 05 61"]
+)
 def test_response_that_is_none_is_refused(body: str) -> None:
     """Cut short, or an address of no family."""
     with pytest.raises(RelayDecodeError):

@@ -10,10 +10,10 @@ from antquic_server.ipc.messages import Heartbeat, Ready
 from antquic_server.stats.merge import RetiredTotals
 from antquic_server.supervisor.directory import Directory, PeerConnection
 from antquic_server.supervisor.fleet import Fleet
-from antquic_server.supervisor.target_limits import Limit
 from antquic_server.supervisor.process import EndReason, ProcessFigures, WorkerProcess, WorkerState
 from antquic_server.supervisor.slots import SlotTable
 from antquic_server.supervisor.status import NodeFacts, NodeStatus
+from antquic_server.supervisor.target_limits import Limit
 
 PEER = bytes(range(32))
 
