@@ -24,7 +24,7 @@ from enum import Enum
 from ipaddress import ip_address
 
 from antquic_server.config.model import RelaySettings, from_plain
-from antquic_server.errors import RelayDecodeError
+from antquic_server.errors import NoPortError, RelayDecodeError
 from antquic_server.ipc.messages import LimitsChanged, Message
 from antquic_server.ipc.relay_messages import (
     RelayAddress,
@@ -45,7 +45,7 @@ from antquic_server.protocol.relay_stream import ConnectUdpResponse, RelayStatus
 from antquic_server.protocol.relay_targets import TargetPolicy
 from workers.connection import Connection
 from workers.outcome import fault_location
-from workers.relay_ports import NoPortError, RelayPorts
+from workers.relay_ports import RelayPorts
 from workers.relay_reports import RelayReports
 from workers.relay_session import RelayCounters, RelaySession
 
@@ -245,7 +245,7 @@ class RelayDesk:
         connection = stream.connection
         host = _normal(self._around.local_host(connection.path))
         if not host or ip_address(host).is_unspecified:
-            raise NoPortError(unsupported=True)
+            raise NoPortError(host, True)
         advertised_host = host
         public = self._settings.public_address
         if public and ip_address(public).version == ip_address(host).version:

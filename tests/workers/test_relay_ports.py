@@ -2,14 +2,16 @@
 
 import errno
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from antquic_server.errors import NoPortError
 from workers import relay_ports
-from workers.relay_ports import NoPortError, RelayPort, RelayPorts
+from workers.relay_ports import RelayPort, RelayPorts
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def test_full_range_is_refused_until_a_port_is_free(
 ) -> None:
     """A search that found nothing is not repeated at once; after a moment a port that was given back is found."""
     now_s = [100.0]
-    monkeypatch.setattr(relay_ports.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
     ports = RelayPorts(few_ports, lambda count: 0)
     opened += [ports.open("127.0.0.1") for _ in range(4)]
     with pytest.raises(NoPortError) as caught:
@@ -100,7 +102,7 @@ def test_no_socket_at_all(
     def refuse(*_: Any) -> None:
         raise OSError(code, "no")
 
-    monkeypatch.setattr(relay_ports.socket, "socket", refuse)
+    monkeypatch.setattr(socket, "socket", refuse)
     with pytest.raises(NoPortError) as caught:
         RelayPorts(few_ports, lambda count: 0).open("::1")
     assert caught.value.unsupported is unsupported

@@ -28,7 +28,7 @@ class Hub:
 
     def __post_init__(self) -> None:
         loop: Any = self
-        self.reports = RelayReports(self.tell, lambda: self.sessions.items(), loop)
+        self.reports = RelayReports(self.tell, self.sessions.items, loop)
 
     def tell(self, message: Message) -> bool:
         """Take a message, unless the queue is full."""

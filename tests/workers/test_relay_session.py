@@ -251,7 +251,7 @@ def test_peer_that_does_not_read_is_given_what_there_is_room_for() -> None:
                 party.send(relay.address, number.to_bytes(1, "big") * 1000)
             await until(lambda: len(relay.heard()) + sum(relay.dropped().values()) == 10, "an end for each")
             # A burst is measured against the room there was when it was read.
-            assert 3 <= len(relay.heard())
+            assert len(relay.heard()) >= 3
             relay.room_bytes = 0
             passed = len(relay.heard())
             for _ in range(5):
@@ -364,13 +364,13 @@ def test_memory_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     async def story() -> None:
         monkeypatch.setattr(relay_session, "MAX_ROUTES", 2)
         async with bench() as relay:
-            for number in range(5):
+            for _ in range(5):
                 async with third_party() as party:
                     relay.say(party.address, b"x")
                     relay.session.send_untrusted()
                     await party.receive()
                     party.send(relay.address, b"x")
-                    await until(lambda number=number: len(relay.heard()) == number + 1, "datagram for the peer")
+                    await until(lambda: relay.heard()[-1:] == [(party.address, b"x")], "datagram for the peer")
             assert len(relay.session._routes) <= 2
             assert len(relay.session._headers) <= 2
 
