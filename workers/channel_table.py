@@ -179,12 +179,12 @@ class ChannelTable:
             return count
         failure = route.socket.send_train(route.destination, train, segment_size)
         if failure is None:
-            session.moved_bytes += size
-            session.moved_datagrams += count
+            session.passed_bytes += size
+            session.passed_datagrams += count
         else:
             self._count_failure(failure, count)
-            session.moved_bytes += min(size, failure.sent * segment_size)
-            session.moved_datagrams += failure.sent
+            session.passed_bytes += min(size, failure.sent * segment_size)
+            session.passed_datagrams += failure.sent
         return count
 
     def _count_failure(self, result: SendResult, count: int) -> None:

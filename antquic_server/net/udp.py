@@ -25,14 +25,14 @@ from antquic_server.net.packet_info import reply_control, reply_control_message,
 from antquic_server.net.trains import (
     SOL_UDP,
     UDP_GRO,
-    UDP_SEGMENT,
     end_of_train,
     has_gso,
+    segment_control,
     split_train,
     switch_gro,
 )
 
-__all__ = ["Destination", "PathAddress", "SendResult", "UdpSocket"]
+__all__ = ["RECEIVE_BUFFER_BYTES", "Destination", "PathAddress", "SendResult", "UdpSocket"]
 
 RECEIVE_BUFFER_BYTES: Final = 1 << 16
 """No UDP datagram and no GRO train is longer: both are one IP packet to the kernel."""
@@ -126,7 +126,9 @@ class UdpSocket:
     The local address of each datagram is then learnt by IP_PKTINFO or IPV6_PKTINFO and replies leave from it:
     a machine with several addresses would else answer from whichever one routing prefers, and the peer would
     not know the sender. ``socket_index`` is written into each ``PathAddress``, so that the owner of several
-    sockets finds this one. ``offloads=False`` leaves GRO and GSO off.
+    sockets finds this one. ``offloads=False`` leaves GRO and GSO off. ``buffer`` is memory of
+    RECEIVE_BUFFER_BYTES to receive into, which many sockets that are read one after another may share;
+    ``max_paths`` bounds the cache of senders.
 
     The fields count since construction: ``receive_calls`` and ``send_calls`` are system calls that moved
     data, ``truncated`` datagrams or trains dropped because they did not fit (they always should),
@@ -140,6 +142,7 @@ class UdpSocket:
         "_gro",
         "_gso",
         "_ipv6",
+        "_max_paths",
         "_paths",
         "_recvmsg_into",
         "_sendmsg",
@@ -153,7 +156,16 @@ class UdpSocket:
         "wildcard",
     )
 
-    def __init__(self, sock: socket.socket, *, wildcard: bool, socket_index: int = 0, offloads: bool = True) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        wildcard: bool,
+        socket_index: int = 0,
+        offloads: bool = True,
+        buffer: bytearray | None = None,
+        max_paths: int | None = None,
+    ) -> None:
         self.sock = sock
         self.wildcard = wildcard
         self.socket_index = socket_index
@@ -163,9 +175,10 @@ class UdpSocket:
         self.truncated = 0
         self.gso_refused = 0
         self._ipv6 = sock.family == socket.AF_INET6
-        self._buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
+        self._buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES) if buffer is None else buffer)
         self._buffers = [self._buffer]
         self._paths: dict[object, PathAddress] = {}
+        self._max_paths = max_paths or PATH_CACHE_ENTRIES
         self._recvmsg_into = sock.recvmsg_into
         self._sendmsg = sock.sendmsg
         self._gro = switch_gro(sock, on=offloads)
@@ -280,11 +293,11 @@ class UdpSocket:
         if len(train) <= segment_size:
             control = destination.control
         elif not self._gso:
-            return self._send_singly(destination.address, destination.control, _cut(train, segment_size))
+            return self._send_singly(destination.address, destination.control, split_train(train, segment_size))
         elif destination.segment_size == segment_size:
             control = destination.train_control
         else:
-            control = destination.train_control = [_segment_control(segment_size), *destination.control]
+            control = destination.train_control = [segment_control(segment_size), *destination.control]
             destination.segment_size = segment_size
         try:
             self._sendmsg((train,), control, 0, destination.address)
@@ -304,7 +317,7 @@ class UdpSocket:
             if not code:
                 return None
         if count > 1 and code in _PERHAPS_ONLY_AS_TRAIN:
-            return self._send_refused(destination.address, destination.control, _cut(train, segment_size), code)
+            return self._send_refused(destination.address, destination.control, split_train(train, segment_size), code)
         return _BLOCKED if code == errno.EAGAIN else SendResult(0, count, code)
 
     def _send_one(self, address: tuple[object, ...], control: _Ancillary, datagram: _Buffer) -> SendResult:
@@ -316,7 +329,7 @@ class UdpSocket:
     def _send_several(
         self, address: tuple[object, ...], control: _Ancillary, datagrams: Sequence[_Buffer]
     ) -> SendResult:
-        code = self._transmit(datagrams, [_segment_control(len(datagrams[0])), *control], address)
+        code = self._transmit(datagrams, [segment_control(len(datagrams[0])), *control], address)
         if not code:
             return SendResult(len(datagrams), 0, 0)
         if code in _PERHAPS_ONLY_AS_TRAIN:
@@ -377,15 +390,7 @@ class UdpSocket:
             reply_control(packet_info),
             self.socket_index,
         )
-        if len(self._paths) >= PATH_CACHE_ENTRIES:
+        if len(self._paths) >= self._max_paths:
             self._paths.clear()
         self._paths[key] = path
         return path
-
-
-def _segment_control(segment_size: int) -> tuple[int, int, bytes]:
-    return (SOL_UDP, UDP_SEGMENT, segment_size.to_bytes(2, sys.byteorder))
-
-
-def _cut(train: memoryview, segment_size: int) -> list[memoryview]:
-    return [train[at : at + segment_size] for at in range(0, len(train), segment_size)]

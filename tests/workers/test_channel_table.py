@@ -18,7 +18,6 @@ from antquic_server.protocol.relay_channel import (
     encode_bound,
     encode_unknown,
 )
-from antquic_server.protocol.relay_limits import RelayMode
 from antquic_server.stats.counters import CounterSet
 from support.channels import INITIATOR_KEY, TARGET_KEY, FakeUdp, made_up_id
 from workers.channel_table import BINDS_BURST, Channel, ChannelTable
@@ -58,7 +57,6 @@ class Bench:
         """Make a channel that nobody has bound."""
         session = SessionMeter(
             number=1,
-            mode=RelayMode.CHANNEL,
             rate_bytes_per_s=rate,
             burst_bytes=rate,
             share=TokenBucket(1e12, 1e12),
@@ -140,8 +138,8 @@ def test_train_passes_whole_and_unchanged(bench: Bench) -> None:
         (A[:2], b"".join(train[:2]), 1208),
         (B[:2], datagram(), len(datagram())),
     ]
-    assert channel.session.moved_datagrams == 13
-    assert channel.session.moved_bytes == sum(len(data) for _, data, _ in bench.udp.sent)
+    assert channel.session.passed_datagrams == 13
+    assert channel.session.passed_bytes == sum(len(data) for _, data, _ in bench.udp.sent)
 
 
 def test_legs_on_different_sockets(bench: Bench) -> None:
@@ -373,7 +371,7 @@ def test_too_fast_is_dropped_and_counted(bench: Bench) -> None:
     assert bench.train(A, *train) == 10
     assert len(bench.udp.sent) == 1
     assert bench.drops() == {"session_rate": 10}
-    assert channel.session.moved_datagrams == 10
+    assert channel.session.passed_datagrams == 10
 
 
 @pytest.mark.parametrize(
@@ -394,8 +392,8 @@ def test_what_the_kernel_does_not_take_is_dropped_and_counted(
     bench.udp.fail_with = result
     assert bench.train(A, *[datagram(b"x" * 92)] * 10) == 10
     assert bench.drops() == drops
-    assert channel.session.moved_datagrams == passed
-    assert channel.session.moved_bytes == passed * 100
+    assert channel.session.passed_datagrams == passed
+    assert channel.session.passed_bytes == passed * 100
 
 
 def test_answer_that_cannot_be_sent_is_counted(bench: Bench) -> None:
