@@ -187,7 +187,6 @@ def test_channel_lives_while_both_bind(bench: Bench, silent: str) -> None:
         bench.tick_until(bench.now_s + 10.0)
     last_s = bench.now_s - 10.0
     assert bench.told == []
-    bench.move(5)
     while bench.now_s < last_s + IDLE_TIMEOUT_S:
         if silent == "target":
             bench.bind(INITIATOR_KEY, A)
@@ -195,7 +194,8 @@ def test_channel_lives_while_both_bind(bench: Bench, silent: str) -> None:
             bench.bind(TARGET_KEY, B)
         bench.tick_until(min(bench.now_s + 10.0, last_s + IDLE_TIMEOUT_S))
     assert bench.told == []
-    bench.tick_until(bench.now_s + 1.0)
+    bench.move(5)
+    bench.channels.tick(bench.now_s + 1.0)
     assert bench.told == [ChannelEnded(channel_id=ID, reason=RelayEnd.IDLE, moved_bytes=5)]
 
 
@@ -248,9 +248,9 @@ def test_two_thousand_idle_channels_are_held() -> None:
     each_bytes = (after_bytes - before_bytes) / count
     assert len(bench.table._routes) == 2 * count
     assert each_bytes < MAX_CHANNEL_BYTES, each_bytes
-    begun_s = time.perf_counter()
+    begun_s = time.process_time()
     bench.channels.tick(bench.now_s + 1.0)
     bench.reports._report()
     # Once a second: a hundredth of a core would already be too much.
-    assert time.perf_counter() - begun_s < 0.1
+    assert time.process_time() - begun_s < 0.1
     assert bench.told == []
