@@ -19,8 +19,7 @@ meant for a peer by ``relay.queue_bytes`` per session.
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from antquic_server.config.model import RelaySettings, from_plain
@@ -48,57 +47,12 @@ from workers.outcome import fault_location
 from workers.relay_ports import RelayPorts
 from workers.relay_reports import RelayReports
 from workers.relay_session import RelayCounters, RelaySession
+from workers.relay_stream import RelayStream, Stage
 
 MAX_WAITING = 16
 """Questions to the hub per connection; it answers within a millisecond."""
 
 log = get_logger(__name__)
-
-
-class Stage(Enum):
-    """How far a stream has come; only ever moves forward."""
-
-    REQUEST = "request"
-    WAITING = "waiting"
-    OPEN = "open"
-    OVER = "over"
-    """Refused or ended; what still arrives is nobody's."""
-
-
-class RelayStream:
-    """One bidirectional stream that is, or may yet become, a session; ``siblings`` is the table it stands in."""
-
-    __slots__ = ("_siblings", "begun", "connection", "ended", "number", "session", "stage", "stream_id")
-
-    def __init__(self, connection: Connection, stream_id: int, siblings: "dict[int, RelayStream | None]") -> None:
-        self.connection = connection
-        self.stream_id = stream_id
-        self.stage = Stage.REQUEST
-        self.begun = b""
-        """The beginning of a request."""
-        self.ended = False
-        """The peer sends no more."""
-        self.number = 0
-        """Towards the hub; 0 while the hub does not know of it."""
-        self.session: RelaySession | None = None
-        self._siblings = siblings
-
-    @property
-    def waiting_siblings(self) -> int:
-        """Streams of the connection that wait for the hub."""
-        return sum(1 for item in self._siblings.values() if item is not None and item.stage is Stage.WAITING)
-
-    def forget_if_over(self) -> None:
-        """Leave the table once nothing more can come."""
-        if self.ended and self.stage is Stage.OVER:
-            self._siblings.pop(self.stream_id, None)
-
-    def pass_on(self) -> None:
-        """Note that the stream is the application's."""
-        if self.ended:
-            self._siblings.pop(self.stream_id, None)
-        else:
-            self._siblings[self.stream_id] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +119,12 @@ class RelayDesk:
         elif isinstance(message, RelayShare):
             self._share.change(message.rate_bytes_per_s, message.burst_bytes, time.monotonic())
         elif isinstance(message, LimitsChanged):
-            self._settings = from_plain(message.settings).relay
+            # Addresses that peers have been told of stay what they are until the node is started anew.
+            self._settings = replace(
+                from_plain(message.settings).relay,
+                public_address=self._settings.public_address,
+                port_range=self._settings.port_range,
+            )
             self._change_policy(self._settings)
 
     def drain(self) -> None:
