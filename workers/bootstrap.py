@@ -6,9 +6,11 @@ takes over within milliseconds.
 """
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -44,6 +46,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_supervisor()
     _tame_garbage_collector()
+    _take_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(int(value)))
 
@@ -69,6 +72,14 @@ def _tame_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 10, 10)
+
+
+def _take_descriptors() -> None:
+    """Allow as many descriptors as the system lets us: a relay session is a socket, and the default is often 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS says "infinity" and means less: what it does not take leaves things as they were.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _run(channel_fd: int) -> int:

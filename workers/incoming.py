@@ -10,7 +10,7 @@ from itertools import repeat
 
 from antquic_server.net.trains import split_train
 from antquic_server.net.udp import PathAddress, UdpSocket
-from antquic_server.protocol.relay_channel import is_channel_datagram
+from antquic_server.protocol.relay_channel import HEADER_BYTES, is_channel_datagram
 from antquic_server.stats.counters import CounterSet
 from workers.channel_table import ChannelTable
 from workers.strangers import Strangers
@@ -32,25 +32,32 @@ class Incoming:
 
     def read(self, sock: UdpSocket, now_s: float) -> list[tuple[bytes, PathAddress]]:
         """Read a burst and return the datagrams that were not passed on."""
-        forward_train = self._channels.forward_train
+        follow, find_route = self._channels.follow, self._channels.routes.get
+        receive, buffer = sock.receive, sock.buffer
+        head = buffer[:HEADER_BYTES]
         received: list[tuple[bytes, PathAddress]] = []
         passed_on = passed_on_bytes = 0
         # A train that is passed on whole costs no more than one datagram of QUIC.
         for _ in range(RECEIVE_BURST_DATAGRAMS):
-            train = sock.receive_train()
+            train = receive()
             if train is None:
                 break
-            view, segment_size, path = train
-            if view and view[0] < FIXED_BIT:
-                count = forward_train(view, segment_size, path, now_s)
-                if count:
-                    passed_on += count
-                    passed_on_bytes += len(view)
-                    continue
-            if segment_size >= len(view):
-                received.append((bytes(view), path))
+            size, segment_size, address, packet_info = train
+            # What is shorter than a header has the rest of an earlier one behind it.
+            if head[0] < FIXED_BIT and size >= HEADER_BYTES:
+                route = find_route((head.tobytes(), address))
+                if route is not None:
+                    count = follow(route, buffer[:size], segment_size, now_s)
+                    if count:
+                        passed_on += count
+                        passed_on_bytes += size
+                        continue
+            path = sock.path_of(address, packet_info)
+            data = buffer[:size].tobytes()
+            if segment_size >= size:
+                received.append((data, path))
             else:
-                received += zip(split_train(bytes(view), segment_size), repeat(path))
+                received += zip(split_train(data, segment_size), repeat(path))
             if len(received) >= RECEIVE_BURST_DATAGRAMS:
                 break
         self._counters.values["datagrams_received"] += passed_on + len(received)

@@ -40,7 +40,9 @@ from workers.control_streams import ControlStreams, MessageKind
 from workers.coordination import Coordination, Surroundings
 from workers.echo import EchoService
 from workers.endpoint import Endpoint
-from workers.relay import Relay, build_channel_table, build_relay
+from workers.relay import Relay, build_relay
+from workers.relay_setup import channel_table, relay_share, stream_relay
+from workers.relay_streams import RelayStreams
 from workers.service import BasicService, Service
 from workers.strangers import Strangers
 from workers.surroundings import EndpointLimits, Hooks
@@ -65,6 +67,7 @@ class Worker:
     endpoint: Endpoint
     coordination: Coordination
     relay: Relay
+    relay_streams: RelayStreams
     pool: PqcPool
     tally: Tally
     counters: CounterSet
@@ -145,16 +148,27 @@ def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) 
     surroundings = _surroundings(hooks, lambda: endpoint)
     coordination = _coordination(settings, counters, surroundings)
     channel_control = ChannelControl(surroundings, counters)
-    channel_table = build_channel_table(assign, settings, sockets, counters)
-    application = _application(settings, counters, echo=assign.echo)
+    channels = channel_table(assign, settings, sockets, counters)
+    share = relay_share(settings.relay, assign.worker_count)
+    relay_streams = stream_relay(
+        _application(settings, counters, echo=assign.echo),
+        settings,
+        sockets=assign.sockets,
+        tell_hub=hooks.tell_hub,
+        endpoint=lambda: endpoint,
+        share=share,
+        counters=counters,
+        loop=loop,
+        echo=assign.echo,
+    )
     endpoint = Endpoint(
         sockets=sockets,
         stray=StrayReceiver(_adopt_stray(assign.steering_fd)),
         counters=counters,
         make_strangers=make_strangers,
         make_quic=make_quic,
-        service=ControlStreams(_message_kinds(coordination, channel_control), application),
-        channels=channel_table,
+        service=ControlStreams(_message_kinds(coordination, channel_control), relay_streams),
+        channels=channels,
         hooks=hooks,
         limits=EndpointLimits(
             handshake_timeout_s=HANDSHAKE_TIMEOUT_BASE_S * settings.pqc.handshake_timeout_multiplier,
@@ -165,11 +179,14 @@ def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) 
     return Worker(
         endpoint=endpoint,
         coordination=coordination,
+        relay_streams=relay_streams,
         relay=build_relay(
             assign,
             settings,
-            table=channel_table,
+            table=channels,
             control=channel_control,
+            streams=relay_streams,
+            share=share,
             counters=counters,
             tell_hub=hooks.tell_hub,
             loop=loop,

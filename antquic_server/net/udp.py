@@ -19,20 +19,21 @@ import socket
 import sys
 from collections.abc import Sequence
 from itertools import repeat
-from typing import Final, NamedTuple
+from typing import Final
 
 from antquic_server.net.packet_info import reply_control, reply_control_message, request_packet_info
+from antquic_server.net.paths import Address, Ancillary, Destination, PathAddress, SendResult
 from antquic_server.net.trains import (
     SOL_UDP,
     UDP_GRO,
-    UDP_SEGMENT,
     end_of_train,
     has_gso,
+    segment_control,
     split_train,
     switch_gro,
 )
 
-__all__ = ["Destination", "PathAddress", "SendResult", "UdpSocket"]
+__all__ = ["RECEIVE_BUFFER_BYTES", "Destination", "PathAddress", "SendResult", "UdpSocket"]
 
 RECEIVE_BUFFER_BYTES: Final = 1 << 16
 """No UDP datagram and no GRO train is longer: both are one IP packet to the kernel."""
@@ -56,62 +57,7 @@ _PERHAPS_ONLY_AS_TRAIN: Final = frozenset((errno.EINVAL, errno.EIO, errno.EMSGSI
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(20) + socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
 _BAD_FLAGS: Final = getattr(socket, "MSG_TRUNC", 0) | getattr(socket, "MSG_CTRUNC", 0)
 
-_Ancillary = list[tuple[int, int, bytes]]
 _Buffer = bytes | memoryview
-
-
-class PathAddress(NamedTuple):
-    """
-    The network path of a datagram: who sent it, to which of our addresses, on which socket.
-
-    ``host`` is the numeric address without a scope; ``flowinfo`` and ``scope_id`` are those of
-    ``sockaddr_in6`` and 0 for IPv4. ``local`` is the control data that makes a reply leave from the address
-    the peer wrote to, empty when the socket is bound to one address (``packet_info.local_host`` reads it).
-    ``socket_index`` is the number its ``UdpSocket`` was given.
-    """
-
-    host: str
-    port: int
-    flowinfo: int
-    scope_id: int
-    local: bytes
-    socket_index: int
-
-
-class Destination:
-    """
-    Where a socket forwards trains to: the remote end of a path, with everything ``sendmsg`` wants made beforehand.
-
-    Of the trains that come one after the other nearly all have datagrams of one size, so the control data for the
-    last size is kept.
-    """
-
-    __slots__ = ("address", "control", "segment_size", "train_control")
-
-    def __init__(self, address: tuple[object, ...], local: bytes) -> None:
-        self.address = address
-        self.control: _Ancillary = [reply_control_message(local)] if local else []
-        self.segment_size = 0
-        self.train_control: _Ancillary = []
-
-
-class SendResult(NamedTuple):
-    """
-    What became of the datagrams given to ``UdpSocket.send``.
-
-    The first ``sent + dropped`` of them are dealt with. If that is fewer than were given, the socket would
-    block and the rest (``datagrams[result.handled:]``) is the caller's to queue. ``errno`` belongs to the
-    last dropped datagram, 0 if none was.
-    """
-
-    sent: int
-    dropped: int
-    errno: int
-
-    @property
-    def handled(self) -> int:
-        """Number of leading datagrams that need no further attention."""
-        return self.sent + self.dropped
 
 
 _SENT_ONE: Final = SendResult(1, 0, 0)
@@ -126,7 +72,9 @@ class UdpSocket:
     The local address of each datagram is then learnt by IP_PKTINFO or IPV6_PKTINFO and replies leave from it:
     a machine with several addresses would else answer from whichever one routing prefers, and the peer would
     not know the sender. ``socket_index`` is written into each ``PathAddress``, so that the owner of several
-    sockets finds this one. ``offloads=False`` leaves GRO and GSO off.
+    sockets finds this one. ``offloads=False`` leaves GRO and GSO off. ``buffer`` is memory of
+    RECEIVE_BUFFER_BYTES to receive into, which many sockets that are read one after another may share;
+    ``max_paths`` bounds the cache of senders.
 
     The fields count since construction: ``receive_calls`` and ``send_calls`` are system calls that moved
     data, ``truncated`` datagrams or trains dropped because they did not fit (they always should),
@@ -135,14 +83,15 @@ class UdpSocket:
     """
 
     __slots__ = (
-        "_buffer",
         "_buffers",
         "_gro",
         "_gso",
         "_ipv6",
+        "_max_paths",
         "_paths",
         "_recvmsg_into",
         "_sendmsg",
+        "buffer",
         "gso_refused",
         "receive_calls",
         "receive_errors",
@@ -153,7 +102,16 @@ class UdpSocket:
         "wildcard",
     )
 
-    def __init__(self, sock: socket.socket, *, wildcard: bool, socket_index: int = 0, offloads: bool = True) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        wildcard: bool,
+        socket_index: int = 0,
+        offloads: bool = True,
+        buffer: bytearray | None = None,
+        max_paths: int | None = None,
+    ) -> None:
         self.sock = sock
         self.wildcard = wildcard
         self.socket_index = socket_index
@@ -163,9 +121,10 @@ class UdpSocket:
         self.truncated = 0
         self.gso_refused = 0
         self._ipv6 = sock.family == socket.AF_INET6
-        self._buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
-        self._buffers = [self._buffer]
+        self.buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES) if buffer is None else buffer)
+        self._buffers = [self.buffer]
         self._paths: dict[object, PathAddress] = {}
+        self._max_paths = max_paths or PATH_CACHE_ENTRIES
         self._recvmsg_into = sock.recvmsg_into
         self._sendmsg = sock.sendmsg
         self._gro = switch_gro(sock, on=offloads)
@@ -207,8 +166,20 @@ class UdpSocket:
         """
         Read one train: its bytes, the size of its datagrams in bytes, its path; None when nothing is waiting.
 
-        The bytes are a view of the receive buffer and are overwritten by the next read. The size equals the
-        length of the view for a single datagram; in a train only the last datagram may be shorter.
+        The bytes are a view of ``buffer`` and are overwritten by the next read. The size equals the length of the
+        view for a single datagram; in a train only the last datagram may be shorter.
+        """
+        received = self.receive()
+        if received is None:
+            return None
+        size, segment_size, address, packet_info = received
+        return self.buffer[:size], segment_size, self.path_of(address, packet_info)
+
+    def receive(self) -> tuple[int, int, Address, bytes] | None:
+        """
+        Read one train into ``buffer``: its length and that of its datagrams, where it came from, its packet info.
+
+        The last two are what the kernel says, for ``path_of``; who forwards trains can do without a path.
         """
         # Into a buffer of our own: fresh memory for the longest possible train at each read is a little
         # faster for single datagrams and twice as slow for long trains, where the allocator keeps returning
@@ -227,16 +198,19 @@ class UdpSocket:
                 self.truncated += 1
                 continue
             segment_size = size
-            local = b""
+            packet_info = b""
             for level, kind, value in ancillary:
                 if level != SOL_UDP:
-                    local = value  # packet info: the one other message asked for
+                    packet_info = value  # the one other message asked for
                 elif kind == UDP_GRO:
                     segment_size = int.from_bytes(value, sys.byteorder) or size
-            key = (address, local)
-            path = self._paths.get(key) or self._remember_path(key, address, local)
-            return self._buffer[:size], segment_size, path
+            return size, segment_size, address, packet_info
         return None
+
+    def path_of(self, address: Address, packet_info: bytes) -> PathAddress:
+        """Return the path of what ``receive`` has read; nearly always the same object for the same path."""
+        key = (address, packet_info)
+        return self._paths.get(key) or self._remember_path(key, address, packet_info)
 
     def send(self, path: PathAddress, datagrams: Sequence[bytes]) -> SendResult:
         """
@@ -280,11 +254,11 @@ class UdpSocket:
         if len(train) <= segment_size:
             control = destination.control
         elif not self._gso:
-            return self._send_singly(destination.address, destination.control, _cut(train, segment_size))
+            return self._send_singly(destination.address, destination.control, split_train(train, segment_size))
         elif destination.segment_size == segment_size:
             control = destination.train_control
         else:
-            control = destination.train_control = [_segment_control(segment_size), *destination.control]
+            control = destination.train_control = [segment_control(segment_size), *destination.control]
             destination.segment_size = segment_size
         try:
             self._sendmsg((train,), control, 0, destination.address)
@@ -304,26 +278,24 @@ class UdpSocket:
             if not code:
                 return None
         if count > 1 and code in _PERHAPS_ONLY_AS_TRAIN:
-            return self._send_refused(destination.address, destination.control, _cut(train, segment_size), code)
+            return self._send_refused(destination.address, destination.control, split_train(train, segment_size), code)
         return _BLOCKED if code == errno.EAGAIN else SendResult(0, count, code)
 
-    def _send_one(self, address: tuple[object, ...], control: _Ancillary, datagram: _Buffer) -> SendResult:
+    def _send_one(self, address: Address, control: Ancillary, datagram: _Buffer) -> SendResult:
         code = self._transmit((datagram,), control, address)
         if not code:
             return _SENT_ONE
         return _BLOCKED if code == errno.EAGAIN else SendResult(0, 1, code)
 
-    def _send_several(
-        self, address: tuple[object, ...], control: _Ancillary, datagrams: Sequence[_Buffer]
-    ) -> SendResult:
-        code = self._transmit(datagrams, [_segment_control(len(datagrams[0])), *control], address)
+    def _send_several(self, address: Address, control: Ancillary, datagrams: Sequence[_Buffer]) -> SendResult:
+        code = self._transmit(datagrams, [segment_control(len(datagrams[0])), *control], address)
         if not code:
             return SendResult(len(datagrams), 0, 0)
         if code in _PERHAPS_ONLY_AS_TRAIN:
             return self._send_refused(address, control, datagrams, code)
         return _BLOCKED if code == errno.EAGAIN else SendResult(0, len(datagrams), code)
 
-    def _transmit(self, buffers: Sequence[_Buffer], ancillary: _Ancillary, address: tuple[object, ...]) -> int:
+    def _transmit(self, buffers: Sequence[_Buffer], ancillary: Ancillary, address: Address) -> int:
         """``sendmsg``, once more if the first only reported an older error; returns errno, 0 for success."""
         try:
             self._sendmsg(buffers, ancillary, 0, address)
@@ -338,7 +310,7 @@ class UdpSocket:
         return 0
 
     def _send_refused(
-        self, address: tuple[object, ...], control: _Ancillary, datagrams: Sequence[_Buffer], refusal: int
+        self, address: Address, control: Ancillary, datagrams: Sequence[_Buffer], refusal: int
     ) -> SendResult:
         """
         Send one by one what was refused as a train, and find out whether segmentation is at fault.
@@ -353,9 +325,7 @@ class UdpSocket:
             self._gso = False
         return result
 
-    def _send_singly(
-        self, address: tuple[object, ...], control: _Ancillary, datagrams: Sequence[_Buffer]
-    ) -> SendResult:
+    def _send_singly(self, address: Address, control: Ancillary, datagrams: Sequence[_Buffer]) -> SendResult:
         sent = dropped = last_errno = 0
         for datagram in datagrams:
             result = self._send_one(address, control, datagram)
@@ -366,7 +336,7 @@ class UdpSocket:
             last_errno = result.errno or last_errno
         return SendResult(sent, dropped, last_errno)
 
-    def _remember_path(self, key: object, address: tuple[object, ...], packet_info: bytes) -> PathAddress:
+    def _remember_path(self, key: object, address: Address, packet_info: bytes) -> PathAddress:
         """Make the one ``PathAddress`` of a sender; equal ones may exist after the cache was emptied."""
         flowinfo, scope_id = address[2:4] if self._ipv6 else (0, 0)
         path = PathAddress(
@@ -377,15 +347,7 @@ class UdpSocket:
             reply_control(packet_info),
             self.socket_index,
         )
-        if len(self._paths) >= PATH_CACHE_ENTRIES:
+        if len(self._paths) >= self._max_paths:
             self._paths.clear()
         self._paths[key] = path
         return path
-
-
-def _segment_control(segment_size: int) -> tuple[int, int, bytes]:
-    return (SOL_UDP, UDP_SEGMENT, segment_size.to_bytes(2, sys.byteorder))
-
-
-def _cut(train: memoryview, segment_size: int) -> list[memoryview]:
-    return [train[at : at + segment_size] for at in range(0, len(train), segment_size)]

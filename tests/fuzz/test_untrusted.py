@@ -5,7 +5,9 @@ import inspect
 import os
 import pkgutil
 import random
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from antquic_server.errors import DecodeError
 from antquic_server.ipc.codec import decode_untrusted, encode
 from antquic_server.ipc.messages import Hello, PeerUp
 from antquic_server.net.stray import decode_stray_untrusted, encode_stray
-from antquic_server.net.udp import PathAddress
+from antquic_server.net.udp import PathAddress, SendResult
 from antquic_server.pqc.pool import PqcPool
 from antquic_server.pqc.provider import validate_ciphertext_untrusted, validate_encapsulation_key_untrusted
 from antquic_server.pqc.select import load_provider
@@ -53,7 +55,19 @@ from antquic_server.protocol.relay_control import (
     decode_channel_message_untrusted,
     encode_channel_message,
 )
-from antquic_server.protocol.relay_limits import RelayMode
+from antquic_server.protocol.relay_stream import (
+    BIND_REQUEST,
+    ConnectUdpResponse,
+    FrameReader,
+    MessageReader,
+    decode_frame_untrusted,
+    decode_request_untrusted,
+    decode_response_untrusted,
+    encode_frame,
+    encode_response,
+    frame_header,
+)
+from antquic_server.protocol.relay_targets import TargetPolicy, TargetRules
 from antquic_server.protocol.retry_policy import RetryPolicy
 from antquic_server.protocol.retry_token import RetryTokenSealer
 from antquic_server.protocol.routing import ConnectionIdLayout, destination_connection_id_untrusted
@@ -70,6 +84,8 @@ from workers.connection import Connection
 from workers.coordination import Coordination, Surroundings
 from workers.incoming import Incoming
 from workers.relay_meter import SessionMeter
+from workers.relay_ports import RelayPort
+from workers.relay_session import RelayCounters, RelaySession
 from workers.strangers import Strangers
 
 ROUNDS = 3000
@@ -145,9 +161,7 @@ def _channel_table() -> ChannelTable:
         secret=bytes(32),
         unknowns_per_s=1e9,
     )
-    session = SessionMeter(
-        number=1, mode=RelayMode.CHANNEL, rate_bytes_per_s=1e9, burst_bytes=1e9, share=TokenBucket(1e9, 1e9)
-    )
+    session = SessionMeter(number=1, rate_bytes_per_s=1e9, burst_bytes=1e9, share=TokenBucket(1e9, 1e9))
     keys = {"initiator_key": INITIATOR_KEY, "target_key": TARGET_KEY}
     table.add(Channel(CHANNEL_ID, **keys, session=session, now_s=0.0))
     table.receive_untrusted(encode_bind(CHANNEL_ID, 1, INITIATOR_KEY), PATH, 0.0)
@@ -241,6 +255,58 @@ def _feed_table(data: bytes) -> None:
         CHANNEL_TABLE.receive_untrusted(data, PATH, 0.0)
 
 
+class _Nowhere:
+    """A socket that takes everything."""
+
+    sock = SimpleNamespace(family=socket.AF_INET)
+
+    def send(self, path: PathAddress, datagrams: Sequence[bytes]) -> SendResult:
+        """As if it was sent; what no socket could send would raise here."""
+        assert path.port > 0
+        assert all(isinstance(item, bytes) for item in datagrams)
+        return SendResult(len(datagrams), 0, 0)
+
+
+def _feed_reader(data: bytes) -> None:
+    reader = FrameReader()
+    reader.feed(data)
+    reader.take_untrusted()
+
+
+def _feed_messages(data: bytes) -> None:
+    reader = MessageReader(1024)
+    reader.feed(data)
+    while reader.next_untrusted() is not None:
+        pass
+
+
+def _feed_session(data: bytes) -> None:
+    rules = TargetRules(allowed=(), denied=(), own_ports=frozenset(), session_ports=(49152, 65535))
+    nowhere: Any = _Nowhere()
+    session = RelaySession(
+        RelayPort(udp=nowhere, host="198.18.0.1", port=50000),
+        deliver=lambda frames: None,
+        room_bytes=lambda: 1 << 20,
+        policy=TargetPolicy(rules, lambda host: False),
+        rate=TokenBucket(1e9, 1e9),
+        share=TokenBucket(1e9, 1e9),
+        counters=RelayCounters(CounterSet()),
+        advertised_host="198.18.0.1",
+        session_ports=(49152, 65535),
+    )
+    session.feed(data)
+    session.send_untrusted()
+
+
+RELAY_FRAMES = [
+    encode_frame(frame_header(ADDRESS), b"payload"),
+    encode_frame(frame_header(SocketAddress.parse("[::ffff:198.18.0.5]:1")), bytes(1200)) * 3,
+]
+RELAY_RESPONSES = [
+    encode_response(ConnectUdpResponse(status=200, address=ADDRESS)),
+    encode_response(ConnectUdpResponse(status=503, reason="peer_sessions")),
+]
+
 FORGE = Forge(1)
 DATAGRAMS = [datagram for _ in range(50) for datagram in FORGE.next_datagrams()]
 
@@ -287,6 +353,20 @@ FEEDS: dict[str, tuple[Feed, list[bytes]]] = {
         decode_channel_message_untrusted,
         CHANNEL_MESSAGES,
     ),
+    "antquic_server.protocol.relay_stream.FrameReader.take_untrusted": (_feed_reader, RELAY_FRAMES),
+    "antquic_server.protocol.relay_stream.MessageReader.next_untrusted": (
+        _feed_messages,
+        [BIND_REQUEST, *RELAY_RESPONSES],
+    ),
+    "antquic_server.protocol.relay_stream.decode_frame_untrusted": (
+        decode_frame_untrusted,
+        [item[4:] for item in RELAY_FRAMES],
+    ),
+    "antquic_server.protocol.relay_stream.decode_request_untrusted": (decode_request_untrusted, [BIND_REQUEST[4:]]),
+    "antquic_server.protocol.relay_stream.decode_response_untrusted": (
+        decode_response_untrusted,
+        [item[4:] for item in RELAY_RESPONSES],
+    ),
     "antquic_server.protocol.retry_token.RetryTokenSealer.open_untrusted": (_feed_token, [TOKEN]),
     "antquic_server.protocol.routing.destination_connection_id_untrusted": (
         destination_connection_id_untrusted,
@@ -310,6 +390,7 @@ FEEDS: dict[str, tuple[Feed, list[bytes]]] = {
         lambda data: COORDINATION.handle_message_untrusted(CONNECTION, data),
         [REQUEST, OTHER_REQUEST],
     ),
+    "workers.relay_session.RelaySession.send_untrusted": (_feed_session, RELAY_FRAMES),
     "workers.strangers.Strangers.judge_untrusted": (_feed_strangers, DATAGRAMS),
     **PEER_FEEDS,
 }
