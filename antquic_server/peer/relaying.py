@@ -169,6 +169,9 @@ class Relaying:
     def keep_as_spare(self, link: Link, live: Link | None, now_s: float) -> bool:
         """Decide about a new connection: whether it only shows a way for the live one."""
         assert link.peer_id is not None, "a link is ready only with its peer known"
+        if live is not None:
+            # It may have moved a moment ago, and nobody has looked since.
+            self.look([live], now_s)
         return self._upgrades.keep(link.peer_id, link, live, now_s)
 
     def link_taken(self, link: Link, live: Link, now_s: float) -> None:

@@ -45,7 +45,11 @@ def meet(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
         lab.kind("A", KINDS[kind_a])
         lab.kind("B", KINDS[kind_b])
         _start_node(lab, addresses, tmp_path)
-        known = {"known_peers": tuple(addresses[:nodes]), "discovery_timeout_s": DISCOVERY_S} | settings
+        known = {
+            "known_peers": tuple(addresses[:nodes]),
+            "discovery_timeout_s": DISCOVERY_S,
+            "relay": "never",
+        } | settings
 
         async def main() -> None:
             one = PeerSettings(listen=(LISTEN["a"],), **known)  # type: ignore[arg-type]

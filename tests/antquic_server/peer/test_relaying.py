@@ -12,6 +12,7 @@ from antquic_server.peer.punching import Failure
 from antquic_server.peer.relaying import HANG_UP_S, UNUSED_S
 from antquic_server.peer.settings import PeerSettings
 from antquic_server.protocol.relay_limits import Refusal
+from support.stand_in import StandIn, public_key_of
 from support.virtual_network import Dependence, Host, NatKind, VirtualNetwork, attempt
 
 SYMMETRIC = NatKind(mapping=Dependence.ADDRESS_AND_PORT, filtering=Dependence.ADDRESS_AND_PORT)
@@ -211,6 +212,46 @@ def test_a_direct_path_is_taken_when_there_is_one() -> None:
         assert live(host, peer).punched
         assert [event for event in host.events if isinstance(event, PathChanged)]
         assert not [event for event in host.events if isinstance(event, PeerGone)]
+
+
+@pytest.mark.parametrize("delay_s", [0.01, 0.02, 0.05])
+@pytest.mark.parametrize("real", [False, True])
+def test_both_dials_at_one_moment_leave_the_one_connection(real: bool, delay_s: float) -> None:
+    """Without any jitter the second direct handshake completes while the connection moves, or just after."""
+    settings = PeerSettings(discovery_timeout_s=2)
+    network = VirtualNetwork(delay_s=(delay_s, delay_s), real=real, settings=settings)
+    network.add_node()
+    one, other = network.add_host(PORT_RESTRICTED), network.add_host(PORT_RESTRICTED)
+    wall(network)
+    relayed(network, one, other)
+    before = live(one, other), live(other, one)
+    network.drop = lambda _source, _destination: False
+    settle(network, 30)
+
+    assert (live(one, other), live(other, one)) == before
+    assert not before[0].relayed
+    assert not before[1].relayed
+    assert one.core.statistics().superseded_connections == other.core.statistics().superseded_connections == 0
+
+
+def test_a_dial_that_completes_in_the_moment_of_the_move_is_a_spare() -> None:
+    """At either end: the connection has moved already, and nobody has looked at it since."""
+    network, one, other = network_of(PORT_RESTRICTED, PORT_RESTRICTED, discovery_timeout_s=2)
+    wall(network)
+    relayed(network, one, other)
+    for host, peer in ((one, other), (other, one)):
+        link, path = live(host, peer), ("198.18.2.9", 4433)
+        if link.dialled_by_us:
+            host.core.relaying._moves.begin(link, path, network.now_s, network.now_s + 10)
+        quic: Any = link.quic
+        quic._addr = link.path = path
+        other_quic = StandIn(public_key=public_key_of("p"), own_cid=bytes(8), first_cid=bytes(8), is_client=True)
+        late = Link(number=999, quic=other_quic, path=path, handshake_deadline_s=None)
+        late.peer_id, late.ready = peer.peer_id, True
+
+        assert host.core.relaying.keep_as_spare(late, link, network.now_s)
+        assert late.spare
+        assert (other_quic._close is not None) == link.dialled_by_us
 
 
 def test_no_message_is_lost_or_doubled_on_the_way_to_direct() -> None:
