@@ -177,11 +177,12 @@ class PeerCore:
                 self.links.touch(link)
         self._dials.cancel(peer_id)
 
-    def close(self, code: int, reason: str) -> None:
-        """Close every connection; flush afterwards."""
+    def close(self, code: int, reason: str, *, relayed_only: bool = False) -> None:
+        """Close every connection, or every one that a node carries; flush afterwards."""
         for link in self.links:
-            link.quic.close(error_code=code, reason_phrase=reason)
-            self.links.touch(link)
+            if link.relayed or not relayed_only:
+                link.quic.close(error_code=code, reason_phrase=reason)
+                self.links.touch(link)
 
     def statistics(self) -> PeerStatistics:
         """Return a snapshot of all figures."""

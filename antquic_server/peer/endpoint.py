@@ -118,6 +118,12 @@ class Endpoint:
         if self._closed:
             return
         self._closed = True
+        if self._sockets is not None:
+            # What nodes carry first: while there are connections to them, they can be told that it is over.
+            self._core.close(ApplicationErrorCode.PEER_SHUTDOWN, "PeerShutdown", relayed_only=True)
+            self._pump()
+            self._core.relaying.hang_up()
+            self._pump()
         self._core.close(ApplicationErrorCode.PEER_SHUTDOWN, "PeerShutdown")
         if self._sockets is not None:
             self._pump()

@@ -140,6 +140,14 @@ class Relaying:
         self.attempts.give_up(peer_id)
         return self._upgrades.give_up(peer_id)
 
+    def hang_up(self) -> None:
+        """End every relay; flush afterwards."""
+        for channel in self.channels:
+            self.channels.hang_up(channel)
+        for relay in self.streams:
+            self.streams.close(relay)
+            self._around.touch(relay.link)
+
     def facts(self) -> dict[str, Any]:
         """Return what the statistics say of relays."""
         addresses = tuple(str(relay.address) for relay in self.streams if relay.address is not None)

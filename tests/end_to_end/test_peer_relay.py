@@ -195,6 +195,26 @@ def test_a_connection_moves_to_a_direct_path_under_load(start_node: StartNode) -
     run(story())
 
 
+def test_an_endpoint_that_closes_hangs_up(start_node: StartNode) -> None:
+    """The node need not find out by itself; the other side is told that the peer has gone, and by whom."""
+    node = start_node(workers=WORKERS, settings=FAST)
+
+    async def story() -> None:
+        async with relayed(node) as (one, other, _):
+            there = await other.accept()
+
+            def sessions() -> int:
+                return int(node.status()["relay"]["sessions"]["channel"])
+
+            await eventually(lambda: sessions() == 1, what="session")
+            await one.close()
+            await asyncio.wait_for(there.closed.wait(), REOPEN_S)
+            assert there.close_reason == "PeerShutdown"
+            await eventually(lambda: sessions() == 0, timeout_s=REOPEN_S, what="end of the session")
+
+    run(story())
+
+
 def test_a_refusal_names_the_limit(start_node: StartNode) -> None:
     """The other side declines, or the node has no room for one more session."""
     node = start_node(workers=1, settings=[*UNLIMITED_RATES, "relay.max_sessions_per_peer=1"])
