@@ -38,7 +38,8 @@ LOOPBACK = "relay.allowed_targets=['127.0.0.0/8', '::1/128']"
 SERVED_AGAIN_S = 2.0
 """From the death of a worker to a session of its peer carrying bytes again."""
 
-UNANSWERED = 200
+REQUESTS, UNANSWERED = 2000, 100
+"""How many a greedy peer makes, and how many of them before it reads the answers."""
 
 
 async def connected(node: Node, **options: str) -> LoadPeer:
@@ -70,6 +71,11 @@ async def metric_reaches(node: Node, expected: float, name: str, **labels: str) 
     while (value := await ask(metric, node, name, **labels)) != expected:
         assert time.monotonic() < deadline_s, f"{name}{labels}: {value} instead of {expected}"
         await asyncio.sleep(0.05)
+
+
+async def metric_exceeds(node: Node, least: float, name: str, **labels: str) -> None:
+    """Wait for a series to be greater than a value."""
+    await ask(wait_until, lambda: metric(node, name, **labels) > least, timeout_s=10.0, what=f"{name}{labels}")
 
 
 def test_session_over_both_families(start_node: StartNode) -> None:
@@ -126,6 +132,30 @@ def test_refused_targets_are_counted_and_cost_nothing_else(start_node: StartNode
     run_clients(story(), timeout_s=60)
 
 
+def test_peer_that_floods_its_session_harms_nobody(start_node: StartNode) -> None:
+    """Ever new targets, empty datagrams and rubbish: each is bounded and counted, and the neighbour goes on."""
+    node = start_node(settings=[LOOPBACK, "relay.bandwidth_per_peer_bytes_per_s=200000"])
+
+    async def story() -> None:
+        async with third_party() as party, third_party() as victim:
+            honest = await RelayClient.open((await connected(node)).connection)
+            hostile = await connected(node)
+            relay = await RelayClient.open(hostile.connection)
+            for number in range(50):
+                for port in range(100):
+                    relay.send(f"198.18.{number}.1:{1000 + port}", b"")
+                await delivered(honest, party, os.urandom(100))
+            relay.send(victim.address, *[b""] * 5000)
+            await delivered(honest, party, os.urandom(100))
+            await metric_exceeds(node, 3000, "relay_drops_total", reason="new_targets")
+            await metric_exceeds(node, 1000, "relay_drops_total", reason="rate")
+            relay.write(bytes(4) * 200)
+            await metric_reaches(node, 1, "relay_sessions_closed_total", reason="stream_malformed")
+            await delivered(honest, party, os.urandom(100))
+
+    run_clients(story(), timeout_s=60)
+
+
 def test_peer_that_opens_thousands_is_refused_by_name(start_node: StartNode) -> None:
     """With the limit's name; its sessions and its neighbour's go on meanwhile, and none is left behind."""
     node = start_node(workers=2, settings=[LOOPBACK, "relay.max_sessions_per_peer=3"])
@@ -137,9 +167,9 @@ def test_peer_that_opens_thousands_is_refused_by_name(start_node: StartNode) -> 
             kept = [await RelayClient.open(greedy.connection) for _ in range(3)]
             statuses: set[tuple[int, str]] = set()
             slowest_s = 0.0
-            for _ in range(2000 // UNANSWERED):
+            for _ in range(REQUESTS // UNANSWERED):
                 streams = []
-                for _ in range(UNANSWERED // 2):
+                for _ in range(UNANSWERED):
                     streams.append(greedy.connection.quic.get_next_available_stream_id())
                     write(greedy.connection, streams[-1], BIND_REQUEST)
                 started_s = time.monotonic()
@@ -152,11 +182,17 @@ def test_peer_that_opens_thousands_is_refused_by_name(start_node: StartNode) -> 
             # What is asked too fast is refused in the worker already, or by the rate at which sessions may be opened.
             assert (409, "peer_sessions") in statuses or (503, "open_rate") in statuses
             assert statuses <= {(409, "peer_sessions"), (503, "open_rate")}
-            assert slowest_s < 1.0
+            # A datagram that waits behind a hundred requests is late by milliseconds; a busy machine adds to that.
+            assert slowest_s < 5.0
             for relay in kept:
                 await delivered(relay, party, os.urandom(1000))
             await metric_reaches(node, 4, "relay_sessions")
-            assert await ask(node.total, "antquic_relay_refusals_total") >= 1000
+            await ask(
+                wait_until,
+                lambda: node.total("antquic_relay_refusals_total") >= REQUESTS,
+                timeout_s=10.0,
+                what="counted refusals",
+            )
 
     run_clients(story(), timeout_s=120)
 
@@ -243,12 +279,7 @@ def test_receiver_that_never_reads_is_bounded(start_node: StartNode) -> None:
                     flooder.send(relay.address, bytes(1200))
                 await delivered(honest, party, os.urandom(1000))
             assert _resident_bytes(worker) - before < 4 << 20
-            await ask(
-                wait_until,
-                lambda: metric(node, "relay_drops_total", reason="queue_full") > 5000,
-                timeout_s=10.0,
-                what="counted drops",
-            )
+            await metric_exceeds(node, 5000, "relay_drops_total", reason="queue_full")
 
     run_clients(story(), timeout_s=60)
 
