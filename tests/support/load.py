@@ -305,7 +305,7 @@ def wait_healthy(node: Node, *, besides: Sequence[int] = ()) -> list[int]:
         pids = [worker["pid"] for worker in status["workers"]]
         return pids if status["node"]["healthy"] and not set(pids) & set(besides) else []
 
-    return wait_until(look, timeout_s=20.0, what=f"ready workers other than {besides}")
+    return wait_until(look, timeout_s=40.0, what=f"ready workers other than {besides}")
 
 
 def is_alive(pid: int) -> bool:
