@@ -75,12 +75,13 @@ _open_clients: "WeakSet[WatchedClient]" = WeakSet()
 
 
 class WatchedSocket(UdpSocket):
-    """A socket that notes the slot each datagram is for and can hold datagrams back."""
+    """A socket that counts, notes the slot each datagram is for and can hold datagrams back."""
 
     def __init__(self, udp: UdpSocket, *, workers: int, offloads: bool, holding: bool) -> None:
         super().__init__(udp.sock, wildcard=False, offloads=offloads)
         self.workers = workers
         self.sent_to: Counter[int] = Counter()
+        self.traffic: Counter[str] = Counter()
         self.holding = holding
         self.held: list[tuple[PathAddress, bytes]] = []
 
@@ -91,7 +92,14 @@ class WatchedSocket(UdpSocket):
             return SendResult(len(datagrams), 0, 0)
         for datagram in datagrams:
             self.sent_to[owner_slot(datagram, self.workers)] += 1
+        self.traffic.update(datagrams_sent=len(datagrams), bytes_sent=sum(map(len, datagrams)))
         return super().send(path, datagrams)
+
+    def receive_datagrams(self, limit: int = 64) -> list[tuple[bytes, PathAddress]]:
+        """Receive as the base class does."""
+        received = super().receive_datagrams(limit)
+        self.traffic.update(datagrams_received=len(received), bytes_received=sum(len(data) for data, _ in received))
+        return received
 
 
 class WatchedClient(LoadClient):
@@ -112,6 +120,11 @@ class WatchedClient(LoadClient):
     def sent_to(self) -> Counter[int]:
         """Datagrams sent, by the slot their connection ID names."""
         return sum((sock.sent_to for sock in self._watched), Counter())
+
+    @property
+    def traffic(self) -> Counter[str]:
+        """``datagrams_sent``, ``bytes_sent``, ``datagrams_received`` and ``bytes_received``, over all sockets."""
+        return sum((sock.traffic for sock in self._watched), Counter())
 
     @property
     def holding(self) -> bool:
