@@ -31,6 +31,7 @@ from antquic_server.protocol.raw_public_key import peer_id as derive_peer_id
 from antquic_server.protocol.routing import LONG_HEADER_CONNECTION_ID_OFFSET, STEERING_BYTE_INDEX, owner_slot
 from antquic_server.protocol.seam.tls_context import SigningKey
 from support.node import Node
+from support.udp_sockets import udp_sockets
 from support.waiting import wait_until
 
 __all__ = [
@@ -346,17 +347,7 @@ def descendants(pid: int) -> list[int]:
 
 def udp_inodes(pid: int) -> frozenset[int]:
     """Return the inode numbers of the UDP sockets a process has open."""
-    tables = [Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:] for name in ("udp", "udp6")]
-    every = {int(line.split()[9]) for table in tables for line in table}
-    own: set[int] = set()
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            target = str(link.readlink())
-        except FileNotFoundError:
-            continue
-        if target.startswith("socket:["):
-            own.add(int(target[8:-1]))
-    return frozenset(own & every)
+    return frozenset(item.inode for item in udp_sockets(pid))
 
 
 def distinct_first_flights(node: Node, count: int) -> Iterator[list[bytes]]:
