@@ -18,6 +18,7 @@ from support.load import (
     connect_peers,
     is_alive,
     peers_of,
+    ready_spares,
     run_clients,
     start_peer,
     udp_inodes,
@@ -137,11 +138,6 @@ class Outcome:
             f"{self.reset_after_s:.2f} s, served again after {self.served_again_after_s:.2f} s; "
             f"slowest from reset to service {self.slowest_return_s:.2f} s"
         )
-
-
-def ready_spares(node: Node) -> list[int]:
-    """Return the process ids of the spares that could take over now."""
-    return [spare["pid"] for spare in node.status()["spares"] if spare["state"] == "spare"]
 
 
 async def strike_under_load(node: Node, number: signal.Signals) -> Outcome:

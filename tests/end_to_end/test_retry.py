@@ -18,6 +18,7 @@ from support.load import (
     ask,
     distinct_first_flights,
     node_port,
+    ready_spares,
     run_clients,
     start_peer,
     until,
@@ -107,6 +108,8 @@ def test_token_outlives_the_worker_that_made_it(start_node: StartNode) -> None:
     node = start_node(workers=2, echo=True, settings=[ALWAYS])
 
     async def story() -> None:
+        # The token lives for 15 s, which a process that is only being started could take on a busy machine.
+        await ask(wait_until, lambda: ready_spares(node), timeout_s=40.0, what="spare")
         peer = await stop_before_second_flight(node)
         victim = node.worker_pids[peer.slot]
         os.kill(victim, signal.SIGKILL)
@@ -115,7 +118,7 @@ def test_token_outlives_the_worker_that_made_it(start_node: StartNode) -> None:
         await finish(peer)
         assert peer.connection.quic._retry_count == 1
 
-    run_clients(story(), timeout_s=60)
+    run_clients(story(), timeout_s=100)
 
     wait_until(lambda: count(node, "tokens|valid") >= 1, timeout_s=15.0, what="valid token")
     assert count(node, "tokens|foreign") == 0

@@ -49,6 +49,7 @@ __all__ = [
     "is_alive",
     "node_port",
     "peers_of",
+    "ready_spares",
     "run_clients",
     "start_peer",
     "udp_inodes",
@@ -320,6 +321,11 @@ def wait_healthy(node: Node, *, besides: Sequence[int] = ()) -> list[int]:
         return pids if status["node"]["healthy"] and not set(pids) & set(besides) else []
 
     return wait_until(look, timeout_s=40.0, what=f"ready workers other than {besides}")
+
+
+def ready_spares(node: Node) -> list[int]:
+    """Return the process ids of the spares that could take over now."""
+    return [spare["pid"] for spare in node.status()["spares"] if spare["state"] == "spare"]
 
 
 def is_alive(pid: int) -> bool:
