@@ -8,6 +8,7 @@ is reported by the same rules, in the same form, as a wrong line of the file.
 import argparse
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 from antquic_server.commands.identity import expand_path, key_path
@@ -26,6 +27,7 @@ examples:
   antquic-server serve --set limits.half_open_retry_threshold=64 --set 'log.modules={net="debug"}'
 
 When every slot is served, one JSON line on standard output says so; logs go to standard error.
+On SIGHUP the configuration is read again: limits of [relay] change, the log says what needs a restart.
 """
 
 _FLAG_KEYS = (
@@ -82,7 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
         certificate = load_certificate(expand_path(settings.tls.certificate), expand_path(settings.tls.private_key))
     else:
         certificate = self_signed_certificate("antquic-server")
-    return run_supervisor(settings, identity, certificate, echo=arguments.echo)
+    reload = partial(settings_of, arguments)
+    return run_supervisor(settings, identity, certificate, echo=arguments.echo, reload=reload)
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
