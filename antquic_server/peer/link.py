@@ -162,6 +162,11 @@ class Link:
         """Whether we are the client."""
         return self.dialled is not None
 
+    @property
+    def last_progress_s(self) -> float:
+        """When stream data last arrived or, as long as there is some to send, anything: it may be acknowledged."""
+        return self.last_received_s if self.quic.send_backlog_bytes() else self.last_data_s
+
     def keep_first_flight(self, datagrams: Sequence[bytes], now_s: float) -> None:
         """Remember what a dial began with, and plan to repeat it."""
         self.first_flight = list(datagrams)
