@@ -43,6 +43,29 @@ async def met(one: Endpoint, other: Endpoint) -> tuple[PeerConnection, PeerConne
     return here, there
 
 
+@pytest.mark.parametrize("asking", ["a", "b"])
+def test_peers_behind_ipv6_firewalls_meet(
+    lab_v6: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asking: str
+) -> None:
+    """Nothing is translated, but strangers are dropped: neither could be dialled without the other dialling too."""
+
+    async def story(one: Endpoint, other: Endpoint) -> None:
+        ends = (one, other) if asking == "a" else (other, one)
+        stranger = await asyncio.to_thread(lab_v6.udp_socket, "node", ("2001:2::2", 0))
+        stranger.sendto(bytes(1200), (lab_v6.addresses.hosts_v6["b" if asking == "a" else "a"], port_of(ends[1])))
+        here, there = await met(*ends)
+        assert there.remote_address[0] == lab_v6.addresses.hosts_v6[asking]
+        assert here.remote_address[0] == lab_v6.addresses.hosts_v6["b" if asking == "a" else "a"]
+        assert ends[1].stats().drops.get("not_quic", 0) == 0
+
+    Meet(lab_v6, tmp_path, monkeypatch, ipv6=True)("port-restricted", "port-restricted", story)
+
+
+def port_of(endpoint: Endpoint) -> int:
+    """Return the port an endpoint is bound to."""
+    return endpoint.addresses[0].port
+
+
 # Silence.
 
 

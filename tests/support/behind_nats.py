@@ -36,6 +36,8 @@ class Meet:
     lab: Lab
     directory: Path
     monkeypatch: pytest.MonkeyPatch
+    ipv6: bool = False
+    """Use IPv6 only, in a lab that has it."""
 
     def __call__(
         self, kind_a: str | Kind, kind_b: str | Kind, story: Story, *, nodes: int = 2, **settings: float
@@ -48,7 +50,7 @@ class Meet:
         for router, kind in (("A", kind_a), ("B", kind_b)):
             self.lab.kind(router, KINDS[kind] if isinstance(kind, str) else kind)
         self.monkeypatch.setattr(sockets, "bind_slots", self._bind_behind)
-        addresses = start_lab_node(self.lab, self.directory)
+        addresses = start_lab_node(self.lab, self.directory, ipv6=self.ipv6)
         known: dict[str, object] = {
             "known_peers": tuple(addresses[:nodes]),
             "discovery_timeout_s": DISCOVERY_S,
@@ -64,12 +66,13 @@ class Meet:
 
     def _bind_behind(self, listen: Sequence[str], count: int) -> list[ListenGroup]:
         (site,) = [name for name, text in LISTEN.items() if (text,) == tuple(listen)]
-        return self.lab.call(site, lambda: bind_slots(["0.0.0.0:0"], count))
+        return self.lab.call(site, lambda: bind_slots(["[::]:0" if self.ipv6 else "0.0.0.0:0"], count))
 
 
-def start_lab_node(lab: Lab, directory: Path, *, workers: int = 1) -> list[str]:
+def start_lab_node(lab: Lab, directory: Path, *, workers: int = 1, ipv6: bool = False) -> list[str]:
     """Start our node in its namespace and return its addresses once it serves; the lab ends it."""
-    addresses = [f"{host}:{NODE_PORT}" for host in lab.addresses.node]
+    hosts = [f"[{host}]" for host in lab.addresses.node_v6] if ipv6 else lab.addresses.node
+    addresses = [f"{host}:{NODE_PORT}" for host in hosts]
     command = [sys.executable, "-m", "antquic_server", "serve", "--workers", str(workers), "--admin", "127.0.0.1:0"]
     command += ["--identity", str(directory / "node.pem"), "--set", "nat.coordination_burst=100"]
     command += [word for address in addresses for word in ("--listen", address)]
