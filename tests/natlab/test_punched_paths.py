@@ -31,6 +31,8 @@ FILE_BYTES = 10_000_000
 FILE_TIMEOUT_S = 120.0
 LOSS_PER_MILLE = 20
 SETTLED_S = 1.0
+MEETING_S = 30.0
+"""How long the two have to meet, which is not what is tested here."""
 KEEP_ALIVE_S = PeerSettings().keep_alive_s
 
 
@@ -58,7 +60,9 @@ def test_peers_behind_ipv6_firewalls_meet(
         assert here.remote_address[0] == lab_v6.addresses.hosts_v6["b" if asking == "a" else "a"]
         assert ends[1].stats().drops.get("not_quic", 0) == 0
 
-    Meet(lab_v6, tmp_path, monkeypatch, ipv6=True)("port-restricted", "port-restricted", story)
+    Meet(lab_v6, tmp_path, monkeypatch, ipv6=True)(
+        "port-restricted", "port-restricted", story, discovery_timeout_s=MEETING_S
+    )
 
 
 def port_of(endpoint: Endpoint) -> int:
@@ -97,7 +101,13 @@ def in_silence(meet: Meet, *, lifetime_s: int, silence_s: float, then: str, keep
             with pytest.raises(PeerError, match="no bytes pass"):
                 await ends[1].ping(timeout_s=1.0)
 
-    meet(symmetric(lifetime_s), address_restricted(lifetime_s), story, keep_alive_s=keep_alive_s)
+    meet(
+        symmetric(lifetime_s),
+        address_restricted(lifetime_s),
+        story,
+        keep_alive_s=keep_alive_s,
+        discovery_timeout_s=MEETING_S,
+    )
 
 
 @pytest.mark.slow
@@ -108,12 +118,12 @@ def test_keepalives_hold_mappings_of_thirty_seconds(meet: Meet) -> None:
 
 def test_keepalives_hold_short_mappings(meet: Meet) -> None:
     """``keep_alive_s`` below the lifetime is enough."""
-    in_silence(meet, lifetime_s=3, silence_s=7.0, then="heard", keep_alive_s=1.0)
+    in_silence(meet, lifetime_s=6, silence_s=13.0, then="heard", keep_alive_s=1.0)
 
 
 def test_without_keepalives_mappings_are_lost(meet: Meet) -> None:
-    """The same silence, and nobody is heard: it is the keepalives that hold them."""
-    in_silence(meet, lifetime_s=3, silence_s=7.0, then="not heard", keep_alive_s=0)
+    """Nobody is heard: it is the keepalives that hold them."""
+    in_silence(meet, lifetime_s=3, silence_s=8.0, then="not heard", keep_alive_s=0)
 
 
 # NATs that forget.
@@ -165,7 +175,7 @@ def test_rebinding_in_mid_transfer_loses_no_byte(
     async def in_time(one: Endpoint, other: Endpoint) -> None:
         await asyncio.wait_for(story(one, other), TRANSFER_TIMEOUT_S)
 
-    meet(kind_a, kind_b, in_time)
+    meet(kind_a, kind_b, in_time, discovery_timeout_s=MEETING_S)
 
 
 # Files, with the command.
