@@ -14,6 +14,13 @@ from support.node import StartNode, node_environment
 pytestmark = pytest.mark.end_to_end
 
 TIMEOUT_S = 30.0
+PROGRAM = """
+import signal
+# Whoever runs the tests in the background may have it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from antquic_server.natlab.counting_peer import main
+raise SystemExit(main())
+"""
 Start = Callable[..., JsonLineProcess]
 
 
@@ -23,8 +30,18 @@ def start() -> Iterator[Start]:
     with ExitStack() as stack:
 
         def run(node: str, *words: str) -> JsonLineProcess:
-            command = [sys.executable, "-m", "antquic_server.natlab.counting_peer", "--listen", "127.0.0.1:0"]
-            command += ["--known-peers", node, "--counter-interval", "50", *words]
+            command = [
+                sys.executable,
+                "-c",
+                PROGRAM,
+                "--listen",
+                "127.0.0.1:0",
+                "--known-peers",
+                node,
+                "--counter-interval",
+                "50",
+                *words,
+            ]
             process = JsonLineProcess(command, environment=node_environment())
             stack.callback(process.stop)
             return process
