@@ -6,8 +6,10 @@ takes over within milliseconds.
 """
 
 import asyncio
+import contextlib
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -38,6 +40,7 @@ def main() -> int:
     # A terminal's interrupt goes to the whole process group; when to stop is the supervisor's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _tame_garbage_collector()
+    _take_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(int(value)))
 
@@ -52,6 +55,14 @@ def _tame_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 10, 10)
+
+
+def _take_descriptors() -> None:
+    """Allow as many descriptors as the system lets us: a relay session is a socket, and the default is often 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS says "infinity" and means less: what it does not take leaves things as they were.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _run(channel_fd: int) -> int:

@@ -33,6 +33,7 @@ from antquic_server.net.packet_info import local_host
 from antquic_server.net.udp import PathAddress
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.codepoints import ApplicationErrorCode
+from workers.channel_control import knows_channels
 from workers.connection import Connection
 from workers.lifecycle import Stage
 from workers.worker import Worker
@@ -86,6 +87,7 @@ class Control:
                     host=connection.path.host,
                     port=connection.path.port,
                     readable=connection.quic.server_name not in UNREAD_SERVER_NAMES,
+                    channels=knows_channels(connection),
                     advertised=[str(item) for item in connection.quic.candidates],
                     reached_at=self._reached_at(connection.path),
                 )
@@ -123,6 +125,8 @@ class Control:
                 self._worker.coordination.introduced(message)
         elif isinstance(message, Drain):
             self._drain()
+        elif self._worker is not None:
+            self._worker.relay.handle_message(message)
 
     def _assign(self, message: Assign) -> None:
         try:
@@ -135,6 +139,7 @@ class Control:
         self._sockets = message.sockets
         self._interval_s = worker.heartbeat_interval_s
         worker.endpoint.start()
+        worker.relay.start()
         self.stage = Stage.SERVING
         self._channel.send(
             Ready(
@@ -150,6 +155,7 @@ class Control:
         self.stage = Stage.DRAINING
         closed = 0
         if self._worker is not None:
+            self._worker.relay.drain()
             closed = self._worker.endpoint.drain(ApplicationErrorCode.PEER_SHUTDOWN, "PeerShutdown")
             # Nobody is interested in a worker's last figures more than in those of its drain.
             self._beat()
@@ -168,6 +174,7 @@ class Control:
         self.stage = Stage.STOPPED
         self._timer.cancel()
         if self._worker is not None:
+            self._worker.relay.stop()
             self._worker.endpoint.stop()
         if not self._stopped.done():
             self._stopped.set_result(exit_code)

@@ -6,7 +6,7 @@ every train has length one and nothing else changes.
 
 A train is one *flow*, not one QUIC connection: a client may hold two connections on one socket. Whoever reads
 trains has to look at every datagram in them, so ``receive_datagrams`` hands them out one by one;
-``receive_train`` is for callers that forward whole trains and check them otherwise.
+``receive_train`` is for callers that forward whole trains, with ``send_train``, and check them otherwise.
 
 Errors: a shared socket hears about the misfortunes of every peer (ICMP port unreachable, a firewall, a
 missing route). None of them says anything about the socket itself, so each costs at most the datagram it
@@ -19,20 +19,21 @@ import socket
 import sys
 from collections.abc import Sequence
 from itertools import repeat
-from typing import Final, NamedTuple
+from typing import Final
 
 from antquic_server.net.packet_info import reply_control, reply_control_message, request_packet_info
+from antquic_server.net.paths import Address, Ancillary, Destination, PathAddress, SendResult
 from antquic_server.net.trains import (
     SOL_UDP,
     UDP_GRO,
-    UDP_SEGMENT,
     end_of_train,
     has_gso,
+    segment_control,
     split_train,
     switch_gro,
 )
 
-__all__ = ["PathAddress", "SendResult", "UdpSocket"]
+__all__ = ["RECEIVE_BUFFER_BYTES", "Destination", "PathAddress", "SendResult", "UdpSocket"]
 
 RECEIVE_BUFFER_BYTES: Final = 1 << 16
 """No UDP datagram and no GRO train is longer: both are one IP packet to the kernel."""
@@ -56,44 +57,7 @@ _PERHAPS_ONLY_AS_TRAIN: Final = frozenset((errno.EINVAL, errno.EIO, errno.EMSGSI
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(20) + socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
 _BAD_FLAGS: Final = getattr(socket, "MSG_TRUNC", 0) | getattr(socket, "MSG_CTRUNC", 0)
 
-_Ancillary = list[tuple[int, int, bytes]]
-
-
-class PathAddress(NamedTuple):
-    """
-    The network path of a datagram: who sent it, to which of our addresses, on which socket.
-
-    ``host`` is the numeric address without a scope; ``flowinfo`` and ``scope_id`` are those of
-    ``sockaddr_in6`` and 0 for IPv4. ``local`` is the control data that makes a reply leave from the address
-    the peer wrote to, empty when the socket is bound to one address (``packet_info.local_host`` reads it).
-    ``socket_index`` is the number its ``UdpSocket`` was given.
-    """
-
-    host: str
-    port: int
-    flowinfo: int
-    scope_id: int
-    local: bytes
-    socket_index: int
-
-
-class SendResult(NamedTuple):
-    """
-    What became of the datagrams given to ``UdpSocket.send``.
-
-    The first ``sent + dropped`` of them are dealt with. If that is fewer than were given, the socket would
-    block and the rest (``datagrams[result.handled:]``) is the caller's to queue. ``errno`` belongs to the
-    last dropped datagram, 0 if none was.
-    """
-
-    sent: int
-    dropped: int
-    errno: int
-
-    @property
-    def handled(self) -> int:
-        """Number of leading datagrams that need no further attention."""
-        return self.sent + self.dropped
+_Buffer = bytes | memoryview
 
 
 _SENT_ONE: Final = SendResult(1, 0, 0)
@@ -108,7 +72,9 @@ class UdpSocket:
     The local address of each datagram is then learnt by IP_PKTINFO or IPV6_PKTINFO and replies leave from it:
     a machine with several addresses would else answer from whichever one routing prefers, and the peer would
     not know the sender. ``socket_index`` is written into each ``PathAddress``, so that the owner of several
-    sockets finds this one. ``offloads=False`` leaves GRO and GSO off.
+    sockets finds this one. ``offloads=False`` leaves GRO and GSO off. ``buffer`` is memory of
+    RECEIVE_BUFFER_BYTES to receive into, which many sockets that are read one after another may share;
+    ``max_paths`` bounds the cache of senders.
 
     The fields count since construction: ``receive_calls`` and ``send_calls`` are system calls that moved
     data, ``truncated`` datagrams or trains dropped because they did not fit (they always should),
@@ -117,14 +83,15 @@ class UdpSocket:
     """
 
     __slots__ = (
-        "_buffer",
         "_buffers",
         "_gro",
         "_gso",
         "_ipv6",
+        "_max_paths",
         "_paths",
         "_recvmsg_into",
         "_sendmsg",
+        "buffer",
         "gso_refused",
         "receive_calls",
         "receive_errors",
@@ -135,7 +102,16 @@ class UdpSocket:
         "wildcard",
     )
 
-    def __init__(self, sock: socket.socket, *, wildcard: bool, socket_index: int = 0, offloads: bool = True) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        wildcard: bool,
+        socket_index: int = 0,
+        offloads: bool = True,
+        buffer: bytearray | None = None,
+        max_paths: int | None = None,
+    ) -> None:
         self.sock = sock
         self.wildcard = wildcard
         self.socket_index = socket_index
@@ -145,9 +121,10 @@ class UdpSocket:
         self.truncated = 0
         self.gso_refused = 0
         self._ipv6 = sock.family == socket.AF_INET6
-        self._buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
-        self._buffers = [self._buffer]
+        self.buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES) if buffer is None else buffer)
+        self._buffers = [self.buffer]
         self._paths: dict[object, PathAddress] = {}
+        self._max_paths = max_paths or PATH_CACHE_ENTRIES
         self._recvmsg_into = sock.recvmsg_into
         self._sendmsg = sock.sendmsg
         self._gro = switch_gro(sock, on=offloads)
@@ -189,8 +166,20 @@ class UdpSocket:
         """
         Read one train: its bytes, the size of its datagrams in bytes, its path; None when nothing is waiting.
 
-        The bytes are a view of the receive buffer and are overwritten by the next read. The size equals the
-        length of the view for a single datagram; in a train only the last datagram may be shorter.
+        The bytes are a view of ``buffer`` and are overwritten by the next read. The size equals the length of the
+        view for a single datagram; in a train only the last datagram may be shorter.
+        """
+        received = self.receive()
+        if received is None:
+            return None
+        size, segment_size, address, packet_info = received
+        return self.buffer[:size], segment_size, self.path_of(address, packet_info)
+
+    def receive(self) -> tuple[int, int, Address, bytes] | None:
+        """
+        Read one train into ``buffer``: its length and that of its datagrams, where it came from, its packet info.
+
+        The last two are what the kernel says, for ``path_of``; who forwards trains can do without a path.
         """
         # Into a buffer of our own: fresh memory for the longest possible train at each read is a little
         # faster for single datagrams and twice as slow for long trains, where the allocator keeps returning
@@ -209,16 +198,19 @@ class UdpSocket:
                 self.truncated += 1
                 continue
             segment_size = size
-            local = b""
+            packet_info = b""
             for level, kind, value in ancillary:
                 if level != SOL_UDP:
-                    local = value  # packet info: the one other message asked for
+                    packet_info = value  # the one other message asked for
                 elif kind == UDP_GRO:
                     segment_size = int.from_bytes(value, sys.byteorder) or size
-            key = (address, local)
-            path = self._paths.get(key) or self._remember_path(key, address, local)
-            return self._buffer[:size], segment_size, path
+            return size, segment_size, address, packet_info
         return None
+
+    def path_of(self, address: Address, packet_info: bytes) -> PathAddress:
+        """Return the path of what ``receive`` has read; nearly always the same object for the same path."""
+        key = (address, packet_info)
+        return self._paths.get(key) or self._remember_path(key, address, packet_info)
 
     def send(self, path: PathAddress, datagrams: Sequence[bytes]) -> SendResult:
         """
@@ -228,16 +220,17 @@ class UdpSocket:
         network or the kernel says about a datagram: see ``SendResult`` and the module text.
         """
         address = path[:4] if self._ipv6 else path[:2]
+        control = [reply_control_message(path.local)] if path.local else []
         count = len(datagrams)
         if count == 1:
-            return self._send_one(address, path.local, datagrams[0])
+            return self._send_one(address, control, datagrams[0])
         sent = dropped = last_errno = start = 0
         while start < count:
             end = end_of_train(datagrams, start) if self._gso else start + 1
             if end - start == 1:
-                result = self._send_one(address, path.local, datagrams[start])
+                result = self._send_one(address, control, datagrams[start])
             else:
-                result = self._send_train(address, path.local, datagrams[start:end])
+                result = self._send_several(address, control, datagrams[start:end])
             sent += result.sent
             dropped += result.dropped
             last_errno = result.errno or last_errno
@@ -246,24 +239,63 @@ class UdpSocket:
             start = end
         return SendResult(sent, dropped, last_errno)
 
-    def _send_one(self, address: tuple[object, ...], local: bytes, datagram: bytes) -> SendResult:
-        code = self._transmit((datagram,), [reply_control_message(local)] if local else [], address)
+    def destination(self, path: PathAddress) -> Destination:
+        """Prepare for ``send_train`` to the remote end of ``path``."""
+        return Destination(path[:4] if self._ipv6 else path[:2], path.local)
+
+    def send_train(self, destination: Destination, train: memoryview, segment_size: int) -> SendResult | None:
+        """
+        Send a train as ``receive_train`` gives it: datagrams of this size, the last one possibly shorter.
+
+        Returns None if all of it was sent, as it nearly always is. Errors are those of ``send``; what is not handled
+        is the caller's to drop, since a train that lies in a receive buffer cannot wait.
+        """
+        # Short of calls and objects: a relay sends each datagram that comes alone by this way.
+        if len(train) <= segment_size:
+            control = destination.control
+        elif not self._gso:
+            return self._send_singly(destination.address, destination.control, split_train(train, segment_size))
+        elif destination.segment_size == segment_size:
+            control = destination.train_control
+        else:
+            control = destination.train_control = [segment_control(segment_size), *destination.control]
+            destination.segment_size = segment_size
+        try:
+            self._sendmsg((train,), control, 0, destination.address)
+        except OSError as error:
+            return self._send_train_again(destination, train, segment_size, error.errno or errno.EIO)
+        self.send_calls += 1
+        return None
+
+    def _send_train_again(
+        self, destination: Destination, train: memoryview, segment_size: int, code: int
+    ) -> SendResult | None:
+        """Find out whether a refusal was about this train, and what of it can be sent all the same."""
+        count = max(1, -(-len(train) // segment_size))
+        if code in _POSSIBLY_PENDING:
+            control = destination.control if count == 1 else destination.train_control
+            code = self._transmit((train,), control, destination.address)
+            if not code:
+                return None
+        if count > 1 and code in _PERHAPS_ONLY_AS_TRAIN:
+            return self._send_refused(destination.address, destination.control, split_train(train, segment_size), code)
+        return _BLOCKED if code == errno.EAGAIN else SendResult(0, count, code)
+
+    def _send_one(self, address: Address, control: Ancillary, datagram: _Buffer) -> SendResult:
+        code = self._transmit((datagram,), control, address)
         if not code:
             return _SENT_ONE
         return _BLOCKED if code == errno.EAGAIN else SendResult(0, 1, code)
 
-    def _send_train(self, address: tuple[object, ...], local: bytes, datagrams: Sequence[bytes]) -> SendResult:
-        ancillary = [(SOL_UDP, UDP_SEGMENT, len(datagrams[0]).to_bytes(2, sys.byteorder))]
-        if local:
-            ancillary.append(reply_control_message(local))
-        code = self._transmit(datagrams, ancillary, address)
+    def _send_several(self, address: Address, control: Ancillary, datagrams: Sequence[_Buffer]) -> SendResult:
+        code = self._transmit(datagrams, [segment_control(len(datagrams[0])), *control], address)
         if not code:
             return SendResult(len(datagrams), 0, 0)
         if code in _PERHAPS_ONLY_AS_TRAIN:
-            return self._send_singly(address, local, datagrams, code)
+            return self._send_refused(address, control, datagrams, code)
         return _BLOCKED if code == errno.EAGAIN else SendResult(0, len(datagrams), code)
 
-    def _transmit(self, buffers: Sequence[bytes], ancillary: _Ancillary, address: tuple[object, ...]) -> int:
+    def _transmit(self, buffers: Sequence[_Buffer], ancillary: Ancillary, address: Address) -> int:
         """``sendmsg``, once more if the first only reported an older error; returns errno, 0 for success."""
         try:
             self._sendmsg(buffers, ancillary, 0, address)
@@ -277,8 +309,8 @@ class UdpSocket:
         self.send_calls += 1
         return 0
 
-    def _send_singly(
-        self, address: tuple[object, ...], local: bytes, datagrams: Sequence[bytes], refusal: int
+    def _send_refused(
+        self, address: Address, control: Ancillary, datagrams: Sequence[_Buffer], refusal: int
     ) -> SendResult:
         """
         Send one by one what was refused as a train, and find out whether segmentation is at fault.
@@ -288,19 +320,23 @@ class UdpSocket:
         datagrams pass singly is segmentation given up, else one forged datagram would slow down everybody.
         """
         self.gso_refused += 1
+        result = self._send_singly(address, control, datagrams)
+        if refusal == errno.EIO or (refusal == errno.EINVAL and result.sent and not result.dropped):
+            self._gso = False
+        return result
+
+    def _send_singly(self, address: Address, control: Ancillary, datagrams: Sequence[_Buffer]) -> SendResult:
         sent = dropped = last_errno = 0
         for datagram in datagrams:
-            result = self._send_one(address, local, datagram)
+            result = self._send_one(address, control, datagram)
             if not result.handled:
                 break
             sent += result.sent
             dropped += result.dropped
             last_errno = result.errno or last_errno
-        if refusal == errno.EIO or (refusal == errno.EINVAL and sent and not dropped):
-            self._gso = False
         return SendResult(sent, dropped, last_errno)
 
-    def _remember_path(self, key: object, address: tuple[object, ...], packet_info: bytes) -> PathAddress:
+    def _remember_path(self, key: object, address: Address, packet_info: bytes) -> PathAddress:
         """Make the one ``PathAddress`` of a sender; equal ones may exist after the cache was emptied."""
         flowinfo, scope_id = address[2:4] if self._ipv6 else (0, 0)
         path = PathAddress(
@@ -311,7 +347,7 @@ class UdpSocket:
             reply_control(packet_info),
             self.socket_index,
         )
-        if len(self._paths) >= PATH_CACHE_ENTRIES:
+        if len(self._paths) >= self._max_paths:
             self._paths.clear()
         self._paths[key] = path
         return path

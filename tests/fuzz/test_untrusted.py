@@ -5,7 +5,9 @@ import inspect
 import os
 import pkgutil
 import random
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from antquic_server.errors import DecodeError
 from antquic_server.ipc.codec import decode_untrusted, encode
 from antquic_server.ipc.messages import Hello, PeerUp
 from antquic_server.net.stray import decode_stray_untrusted, encode_stray
-from antquic_server.net.udp import PathAddress
+from antquic_server.net.udp import PathAddress, SendResult
 from antquic_server.pqc.pool import PqcPool
 from antquic_server.pqc.provider import validate_ciphertext_untrusted, validate_encapsulation_key_untrusted
 from antquic_server.pqc.select import load_provider
@@ -27,7 +29,7 @@ from antquic_server.protocol.codepoints import NamedGroup
 from antquic_server.protocol.coordination import decode_envelope_untrusted
 from antquic_server.protocol.frames import EXTENSION_FRAME_TYPES, pull_frame_untrusted
 from antquic_server.protocol.key_exchange import ClientKeyShare, answer_key_share_untrusted
-from antquic_server.protocol.limits import KeyedBuckets
+from antquic_server.protocol.limits import KeyedBuckets, TokenBucket
 from antquic_server.protocol.liveness import answer_probe_untrusted, answered_tag_untrusted
 from antquic_server.protocol.parameters import (
     ExtensionParameters,
@@ -38,16 +40,51 @@ from antquic_server.protocol.raw_public_key import (
     decode_subject_public_key_info_untrusted,
     encode_subject_public_key_info,
 )
+from antquic_server.protocol.relay_channel import (
+    bind_counter_untrusted,
+    data_header,
+    encode_bind,
+    encode_unknown,
+    unknown_token_untrusted,
+    verify_leg_untrusted,
+)
+from antquic_server.protocol.relay_control import (
+    ChannelClosed,
+    ChannelOpened,
+    ChannelRequest,
+    decode_channel_message_untrusted,
+    encode_channel_message,
+)
+from antquic_server.protocol.relay_stream import (
+    BIND_REQUEST,
+    ConnectUdpResponse,
+    FrameReader,
+    MessageReader,
+    decode_frame_untrusted,
+    decode_request_untrusted,
+    decode_response_untrusted,
+    encode_frame,
+    encode_response,
+    frame_header,
+)
+from antquic_server.protocol.relay_targets import TargetPolicy, TargetRules
 from antquic_server.protocol.retry_policy import RetryPolicy
 from antquic_server.protocol.retry_token import RetryTokenSealer
 from antquic_server.protocol.routing import ConnectionIdLayout, destination_connection_id_untrusted
 from antquic_server.protocol.seam.tls_context import certificate_types_untrusted
 from antquic_server.stats.counters import CounterSet
 from fuzz.forge import Forge
+from support.channels import INITIATOR_KEY, TARGET_KEY, FakeUdp, made_up_id
 from support.coordination import ALICE, BOB, on_the_wire, request, request_fields
 from workers.admission import Admission, Load
+from workers.channel_control import ChannelControl
+from workers.channel_table import Channel, ChannelTable
 from workers.connection import Connection
 from workers.coordination import Coordination, Surroundings
+from workers.incoming import Incoming
+from workers.relay_meter import SessionMeter
+from workers.relay_ports import RelayPort
+from workers.relay_session import RelayCounters, RelaySession
 from workers.strangers import Strangers
 
 ROUNDS = 3000
@@ -91,6 +128,7 @@ class _Peer:
     """What coordination asks of a connection's state machine."""
 
     is_closing = False
+    remote_extensions = ExtensionParameters(relay_channels=True)
     candidates: tuple[SocketAddress, ...] = ()
 
     def send_message(self, data: bytes) -> bool:
@@ -102,15 +140,31 @@ class _Peer:
         return PATH
 
 
-def _coordination(connection: Connection) -> Coordination:
-    surroundings = Surroundings(
+def _surroundings(connection: Connection) -> Surroundings:
+    return Surroundings(
         tell_hub=lambda message: len(encode(message)) > 0,
         find=lambda number: connection,
         flush=lambda _: None,
         monotonic_s=lambda: 0.0,
         unix_s=lambda: 0.0,
     )
-    return Coordination(surroundings, counters=CounterSet(), rates=KeyedBuckets(1e9, 1e9, 16))
+
+
+def _channel_table() -> ChannelTable:
+    """A table with one channel, whose initiator has bound."""
+    table = ChannelTable(
+        slot=0,
+        worker_count=1,
+        sockets=[FakeUdp().as_udp],
+        counters=CounterSet(),
+        secret=bytes(32),
+        unknowns_per_s=1e9,
+    )
+    session = SessionMeter(number=1, rate_bytes_per_s=1e9, burst_bytes=1e9, share=TokenBucket(1e9, 1e9))
+    keys = {"initiator_key": INITIATOR_KEY, "target_key": TARGET_KEY}
+    table.add(Channel(CHANNEL_ID, **keys, session=session, now_s=0.0))
+    table.receive_untrusted(encode_bind(CHANNEL_ID, 1, INITIATOR_KEY), PATH, 0.0)
+    return table
 
 
 def _connection() -> Connection:
@@ -121,7 +175,21 @@ def _connection() -> Connection:
 
 
 CONNECTION = _connection()
-COORDINATION = _coordination(CONNECTION)
+COORDINATION = Coordination(_surroundings(CONNECTION), counters=CounterSet(), rates=KeyedBuckets(1e9, 1e9, 16))
+CHANNEL_ID = made_up_id(1)
+CHANNEL_TABLE = _channel_table()
+CHANNEL_CONTROL = ChannelControl(_surroundings(CONNECTION), CounterSet())
+CHANNEL_MESSAGES = [
+    encode_channel_message(item)
+    for item in (
+        ChannelRequest(request_id=1, target=BOB),
+        ChannelOpened(request_id=1, target=BOB, channel_id=CHANNEL_ID, key=bytes(32), token=bytes(16)),
+        ChannelClosed(channel_id=CHANNEL_ID, reason="closed"),
+    )
+]
+BIND = encode_bind(CHANNEL_ID, 2, TARGET_KEY)
+UNKNOWN = encode_unknown(CHANNEL_ID, bytes(16))
+CHANNEL_DATAGRAMS = [BIND, UNKNOWN, data_header(CHANNEL_ID) + bytes(20), data_header(made_up_id(2)) + bytes(20)]
 REQUEST = request(ALICE, BOB)
 OTHER_REQUEST = on_the_wire(request_fields(ALICE, ALICE, addresses=("[2001:db8::1]:1", "198.18.0.5:4433")))
 
@@ -145,6 +213,7 @@ PARAMETERS = push_extension_parameters(
 MESSAGES = [encode(Hello(version=1, pid=1)), encode(PeerUp(peer_id=bytes(32), connection=1, host="::1", port=2))]
 ADMISSION = _admission()
 STRANGERS = _strangers()
+INCOMING = Incoming(CHANNEL_TABLE, STRANGERS, CounterSet())
 
 
 def _feed_frames(data: bytes) -> None:
@@ -178,6 +247,64 @@ def _feed_strangers(data: bytes) -> None:
 def _feed_token(data: bytes) -> None:
     SEALER.open_untrusted(token=data, address=ADDRESS, destination_connection_id=CID, now_s=1e9)
 
+
+def _feed_table(data: bytes) -> None:
+    # What is shorter or of another kind is never given to it.
+    if len(data) >= 8:
+        CHANNEL_TABLE.receive_untrusted(data, PATH, 0.0)
+
+
+class _Nowhere:
+    """A socket that takes everything."""
+
+    sock = SimpleNamespace(family=socket.AF_INET)
+
+    def send(self, path: PathAddress, datagrams: Sequence[bytes]) -> SendResult:
+        """As if it was sent; what no socket could send would raise here."""
+        assert path.port > 0
+        assert all(isinstance(item, bytes) for item in datagrams)
+        return SendResult(len(datagrams), 0, 0)
+
+
+def _feed_reader(data: bytes) -> None:
+    reader = FrameReader()
+    reader.feed(data)
+    reader.take_untrusted()
+
+
+def _feed_messages(data: bytes) -> None:
+    reader = MessageReader(1024)
+    reader.feed(data)
+    while reader.next_untrusted() is not None:
+        pass
+
+
+def _feed_session(data: bytes) -> None:
+    rules = TargetRules(allowed=(), denied=(), own_ports=frozenset(), session_ports=(49152, 65535))
+    nowhere: Any = _Nowhere()
+    session = RelaySession(
+        RelayPort(udp=nowhere, host="198.18.0.1", port=50000),
+        deliver=lambda frames: None,
+        room_bytes=lambda: 1 << 20,
+        policy=TargetPolicy(rules, lambda host: False),
+        rate=TokenBucket(1e9, 1e9),
+        share=TokenBucket(1e9, 1e9),
+        counters=RelayCounters(CounterSet()),
+        advertised_host="198.18.0.1",
+        session_ports=(49152, 65535),
+    )
+    session.feed(data)
+    session.send_untrusted()
+
+
+RELAY_FRAMES = [
+    encode_frame(frame_header(ADDRESS), b"payload"),
+    encode_frame(frame_header(SocketAddress.parse("[::ffff:198.18.0.5]:1")), bytes(1200)) * 3,
+]
+RELAY_RESPONSES = [
+    encode_response(ConnectUdpResponse(status=200, address=ADDRESS)),
+    encode_response(ConnectUdpResponse(status=503, reason="peer_sessions")),
+]
 
 FORGE = Forge(1)
 DATAGRAMS = [datagram for _ in range(50) for datagram in FORGE.next_datagrams()]
@@ -215,6 +342,30 @@ FEEDS: dict[str, tuple[Feed, list[bytes]]] = {
         decode_subject_public_key_info_untrusted,
         [encode_subject_public_key_info(bytes(1952))],
     ),
+    "antquic_server.protocol.relay_channel.bind_counter_untrusted": (bind_counter_untrusted, [BIND]),
+    "antquic_server.protocol.relay_channel.unknown_token_untrusted": (unknown_token_untrusted, [UNKNOWN]),
+    "antquic_server.protocol.relay_channel.verify_leg_untrusted": (
+        lambda data: verify_leg_untrusted(data, TARGET_KEY),
+        [BIND],
+    ),
+    "antquic_server.protocol.relay_control.decode_channel_message_untrusted": (
+        decode_channel_message_untrusted,
+        CHANNEL_MESSAGES,
+    ),
+    "antquic_server.protocol.relay_stream.FrameReader.take_untrusted": (_feed_reader, RELAY_FRAMES),
+    "antquic_server.protocol.relay_stream.MessageReader.next_untrusted": (
+        _feed_messages,
+        [BIND_REQUEST, *RELAY_RESPONSES],
+    ),
+    "antquic_server.protocol.relay_stream.decode_frame_untrusted": (
+        decode_frame_untrusted,
+        [item[4:] for item in RELAY_FRAMES],
+    ),
+    "antquic_server.protocol.relay_stream.decode_request_untrusted": (decode_request_untrusted, [BIND_REQUEST[4:]]),
+    "antquic_server.protocol.relay_stream.decode_response_untrusted": (
+        decode_response_untrusted,
+        [item[4:] for item in RELAY_RESPONSES],
+    ),
     "antquic_server.protocol.retry_token.RetryTokenSealer.open_untrusted": (_feed_token, [TOKEN]),
     "antquic_server.protocol.routing.destination_connection_id_untrusted": (
         destination_connection_id_untrusted,
@@ -225,10 +376,20 @@ FEEDS: dict[str, tuple[Feed, list[bytes]]] = {
         [b"\x02\x00\x02"],
     ),
     "workers.admission.Admission.judge_untrusted": (_feed_judge, DATAGRAMS),
+    "workers.channel_control.ChannelControl.handle_message_untrusted": (
+        lambda data: CHANNEL_CONTROL.handle_message_untrusted(CONNECTION, data),
+        CHANNEL_MESSAGES,
+    ),
+    "workers.channel_table.ChannelTable.receive_untrusted": (_feed_table, CHANNEL_DATAGRAMS),
+    "workers.incoming.Incoming.receive_untrusted": (
+        lambda data: INCOMING.receive_untrusted(data, PATH, 0.0, forward_strays=True),
+        CHANNEL_DATAGRAMS,
+    ),
     "workers.coordination.Coordination.handle_message_untrusted": (
         lambda data: COORDINATION.handle_message_untrusted(CONNECTION, data),
         [REQUEST, OTHER_REQUEST],
     ),
+    "workers.relay_session.RelaySession.send_untrusted": (_feed_session, RELAY_FRAMES),
     "workers.strangers.Strangers.judge_untrusted": (_feed_strangers, DATAGRAMS),
 }
 

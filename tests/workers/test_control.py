@@ -23,14 +23,17 @@ from antquic_server.ipc.messages import (
     Hello,
     Introduce,
     Introduced,
+    LimitsChanged,
     Message,
     PeerDown,
     PeerUp,
     Ready,
     SocketDescriptor,
 )
+from antquic_server.ipc.relay_messages import RelayRate, RelayReserved, RelayRevoked, RelayShare
 from antquic_server.net.udp import PathAddress
 from antquic_server.protocol.address import SocketAddress
+from antquic_server.protocol.parameters import ExtensionParameters
 from support.in_process import run, until
 from workers.connection import Connection
 from workers.control import SPARE_HEARTBEAT_INTERVAL_S, Control
@@ -101,6 +104,13 @@ class FakeWorker:
         self.introductions: list[Message] = []
         note = self.introductions.append
         self.coordination = SimpleNamespace(introduce=note, introduced=note)
+        self.relayed: list[Message] = []
+        self.relay = SimpleNamespace(
+            handle_message=self.relayed.append,
+            start=lambda: self.endpoint.calls.append("start relay"),
+            stop=lambda: self.endpoint.calls.append("stop relay"),
+            drain=lambda: self.endpoint.calls.append("drain relay"),
+        )
 
     def snapshot(self, loop_lag_s: float) -> dict[str, float]:
         """Some counters."""
@@ -144,9 +154,16 @@ async def bench(build: Callable[[Assign, Control], Any] | None = None) -> AsyncI
         made.supervisor.close()
 
 
-def fake_connection(peer_id: bytes | None, server_name: str | None = "peer", path: PathAddress = PATH) -> Connection:
+def fake_connection(
+    peer_id: bytes | None,
+    server_name: str | None = "peer",
+    path: PathAddress = PATH,
+    declared: ExtensionParameters | None = None,
+) -> Connection:
     """A connection of an authenticated peer, or of nobody."""
-    quic: Any = SimpleNamespace(server_name=server_name, candidates=[SocketAddress.parse("10.0.0.7:9")])
+    quic: Any = SimpleNamespace(
+        server_name=server_name, candidates=[SocketAddress.parse("10.0.0.7:9")], remote_extensions=declared
+    )
     connection = Connection(number=9, quic=quic, path=path, handshake_deadline_s=0.0)
     connection.peer_id = peer_id
     return connection
@@ -174,7 +191,7 @@ def test_assignment_makes_it_serve() -> None:
             it.supervisor.send(ASSIGN)
             ready = await it.first(Ready)
             assert ready == Ready(slot=3, generation=2, pqc_provider="made-up", offloads=["gro"])
-            assert it.worker.endpoint.calls == ["start"]
+            assert it.worker.endpoint.calls == ["start", "start relay"]
             assert it.control.stage is Stage.SERVING
 
     run(story())
@@ -264,6 +281,21 @@ def test_connections_on_which_nobody_reads_are_told_apart(server_name: str | Non
 
 
 @pytest.mark.parametrize(
+    ("declared", "channels"),
+    [(None, False), (ExtensionParameters(), False), (ExtensionParameters(relay_channels=True), True)],
+)
+def test_hub_is_told_who_knows_relay_channels(declared: ExtensionParameters | None, channels: bool) -> None:
+    """Nobody else can be the target of one."""
+
+    async def story() -> None:
+        async with bench() as it:
+            it.control.peer_up(fake_connection(b"p" * 32, declared=declared))
+            assert (await it.first(PeerUp)).channels is channels
+
+    run(story())
+
+
+@pytest.mark.parametrize(
     ("index", "local", "reached_at"),
     [
         (0, b"", "192.0.2.1:10000"),
@@ -326,6 +358,29 @@ def test_introductions_go_both_ways() -> None:
     run(story())
 
 
+def test_word_of_the_hub_about_relaying_is_passed_on() -> None:
+    """Once there is a worker: reservations, rates, ends, shares and changed limits."""
+
+    async def story() -> None:
+        async with bench() as it:
+            said: list[Message] = [
+                RelayReserved(session=1, refusal=""),
+                RelayRate(session=1, rate_bytes_per_s=1.0, burst_bytes=2.0),
+                RelayRevoked(session=1, reason="peer_bytes"),
+                RelayShare(rate_bytes_per_s=1.0, burst_bytes=2.0),
+                LimitsChanged(settings={}),
+            ]
+            it.supervisor.send(said[0])
+            it.supervisor.send(ASSIGN)
+            await it.first(Ready)
+            for message in said:
+                it.supervisor.send(message)
+            await until(lambda: len(it.worker.relayed) == len(said), "messages")
+            assert it.worker.relayed == said
+
+    run(story())
+
+
 def test_hub_that_does_not_listen_is_noticed() -> None:
     """A full queue says no instead of growing."""
 
@@ -352,7 +407,14 @@ def test_drain_closes_reports_and_ends() -> None:
             before = it.received[it.received.index(Drained(connections=2)) - 1]
             assert isinstance(before, Heartbeat)
             assert before.connections == 0
-            assert it.worker.endpoint.calls == ["start", ("drain", 0x4E5B02, "PeerShutdown"), "stop"]
+            assert it.worker.endpoint.calls == [
+                "start",
+                "start relay",
+                "drain relay",
+                ("drain", 0x4E5B02, "PeerShutdown"),
+                "stop relay",
+                "stop",
+            ]
             assert it.control.stage is Stage.STOPPED
             count = len(it.received)
             await asyncio.sleep(0.1)
@@ -382,7 +444,7 @@ def test_end_of_the_channel_ends_the_worker() -> None:
             await it.first(Ready)
             it.supervisor.close()
             assert await asyncio.wait_for(it.stopped, 5.0) == 1
-            assert it.worker.endpoint.calls == ["start", "stop"]
+            assert it.worker.endpoint.calls == ["start", "start relay", "stop relay", "stop"]
 
     run(story())
 
