@@ -35,7 +35,6 @@ from antquic_server.protocol.relay_channel import (
     data_header,
     encode_bound,
     encode_unknown,
-    is_one_channel,
     verify_leg_untrusted,
 )
 from antquic_server.protocol.relay_limits import RelayMode
@@ -158,24 +157,15 @@ class ChannelTable:
 
     # Data.
 
-    def follow(self, route: Route, train: memoryview, segment_size: int, now_s: float) -> int:
-        """
-        Pass on a train as it is, if all of it is of the channel whose route this is.
-
-        Returns how many datagrams that were, even if the limits or the kernel do not let them pass; 0 if not all are
-        of the channel, so that each has to be looked at by itself.
-        """
+    def follow(self, route: Route, train: memoryview, segment_size: int, now_s: float) -> None:
+        """Pass on a train, all of which must be of the channel whose route this is, as far as limits allow."""
         size = len(train)
-        count = 1
-        if size > segment_size:
-            if not is_one_channel(train, segment_size):
-                return 0
-            count = -(-size // segment_size)
+        count = 1 if size <= segment_size else -(-size // segment_size)
         session = route.session
         refusal = session.refuses(size, now_s)
         if refusal:
             self.drop(refusal, count)
-            return count
+            return
         failure = route.socket.send_train(route.destination, train, segment_size)
         if failure is None:
             session.passed_bytes += size
@@ -184,7 +174,6 @@ class ChannelTable:
             self._count_failure(failure, count)
             session.passed_bytes += min(size, failure.sent * segment_size)
             session.passed_datagrams += failure.sent
-        return count
 
     def _count_failure(self, result: SendResult, count: int) -> None:
         if result.dropped:

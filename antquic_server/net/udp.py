@@ -73,7 +73,7 @@ class UdpSocket:
     a machine with several addresses would else answer from whichever one routing prefers, and the peer would
     not know the sender. ``socket_index`` is written into each ``PathAddress``, so that the owner of several
     sockets finds this one. ``offloads=False`` leaves GRO and GSO off. ``buffer`` is memory of
-    RECEIVE_BUFFER_BYTES to receive into, which many sockets that are read one after another may share;
+    RECEIVE_BUFFER_BYTES or more to receive into, which many sockets that are read one after another may share;
     ``max_paths`` bounds the cache of senders.
 
     The fields count since construction: ``receive_calls`` and ``send_calls`` are system calls that moved
@@ -175,18 +175,20 @@ class UdpSocket:
         size, segment_size, address, packet_info = received
         return self.buffer[:size], segment_size, self.path_of(address, packet_info)
 
-    def receive(self) -> tuple[int, int, Address, bytes] | None:
+    def receive(self, at: int = 0) -> tuple[int, int, Address, bytes] | None:
         """
         Read one train into ``buffer``: its length and that of its datagrams, where it came from, its packet info.
 
-        The last two are what the kernel says, for ``path_of``; who forwards trains can do without a path.
+        The last two are what the kernel says, for ``path_of``; who forwards trains can do without a path. What lies
+        in the buffer before ``at`` stays; RECEIVE_BUFFER_BYTES must be left.
         """
         # Into a buffer of our own: fresh memory for the longest possible train at each read is a little
         # faster for single datagrams and twice as slow for long trains, where the allocator keeps returning
         # it to the kernel.
+        buffers = [self.buffer[at:]] if at else self._buffers
         for _ in range(_ERRORS_PER_READ):
             try:
-                size, ancillary, flags, address = self._recvmsg_into(self._buffers, _ANCILLARY_BYTES)
+                size, ancillary, flags, address = self._recvmsg_into(buffers, _ANCILLARY_BYTES)
             except BlockingIOError:
                 return None
             except OSError:

@@ -18,6 +18,7 @@ from antquic_server.protocol.relay_channel import (
     encode_bind,
     encode_bound,
     encode_unknown,
+    is_one_channel,
 )
 from antquic_server.stats.counters import CounterSet
 from support.channels import INITIATOR_KEY, TARGET_KEY, FakeUdp, made_up_id
@@ -96,7 +97,10 @@ class Bench:
         """Let a train arrive; the size of its datagrams is that of the first."""
         data = memoryview(bytearray(b"".join(datagrams)))
         route = self.table.routes.get((bytes(data[:8]), source_of(path)))
-        return 0 if route is None else self.table.follow(route, data, len(datagrams[0]), self.now_s)
+        if route is None or not is_one_channel(data, len(datagrams[0])):
+            return 0
+        self.table.follow(route, data, len(datagrams[0]), self.now_s)
+        return len(datagrams)
 
     def drops(self) -> dict[str, float]:
         """Reasons and numbers of datagrams dropped."""
