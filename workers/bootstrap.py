@@ -7,7 +7,6 @@ takes over within milliseconds.
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import os
 import resource
@@ -22,13 +21,9 @@ from antquic_server.errors import ExitCode
 from antquic_server.ipc.messages import Assign
 from antquic_server.logs import configure_logging, get_logger
 from workers.control import Control
+from workers.orphan import CHANNEL_VARIABLE
 from workers.surroundings import Hooks
 from workers.worker import Worker, build_worker
-
-CHANNEL_VARIABLE = "ANTQUIC_CHANNEL_FD"
-
-PR_SET_PDEATHSIG = 1
-"""From <linux/prctl.h>."""
 
 GC_THRESHOLD = 50_000
 """Container objects made and not freed between two looks at the youngest: those of about a hundred connections."""
@@ -44,22 +39,10 @@ def main() -> int:
         return ExitCode.USAGE
     # A terminal's interrupt goes to the whole process group; when to stop is the supervisor's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_supervisor()
     _tame_garbage_collector()
     _take_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(int(value)))
-
-
-def _die_with_supervisor() -> None:
-    """
-    Have the kernel end this process when the supervisor dies, where it can.
-
-    A worker whose loop runs sees the end of its channel anyway; one that is frozen would keep the node's sockets, and
-    with them its ports, for ever.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def _tame_garbage_collector() -> None:

@@ -125,6 +125,7 @@ class ChannelTable:
         self._secret = secret
         self._unknowns = TokenBucket(unknowns_per_s, max(1.0, unknowns_per_s) if unknowns_per_s else 0.0)
         self._channels: dict[bytes, Channel] = {}
+        self._drop_keys: dict[str, str] = {}
         self.routes: dict[tuple[bytes, _Source], Route] = {}
         """By the header of a channel and the address of a leg, as the socket gives it."""
 
@@ -184,9 +185,33 @@ class ChannelTable:
 
     def drop(self, reason: str, count: int = 1) -> None:
         """Count datagrams of channels that went nowhere."""
-        self._counters.add("relay_drops", count, RelayMode.CHANNEL, reason)
+        key = self._drop_keys.get(reason)
+        if key is None:
+            key = self._drop_keys[reason] = self._counters.declare("relay_drops", RelayMode.CHANNEL, reason)
+        self._counters.values[key] += count
 
     # Everything else.
+
+    def refuse(self, header: bytes, source: _Source, count: int, now_s: float) -> bool:
+        """
+        Drop data that has no route, if there is nothing to be said to it; False if each has to be looked at.
+
+        Floods end here, a train at a time: of data that is not from a leg, and of ids that somebody guesses once
+        enough of them have been answered.
+        """
+        if header[0] != DATA:
+            return False
+        channel = self._channels.get(header[1:])
+        if channel is not None:
+            self.drop(self._why_not_routed(channel, source), count)
+            return True
+        if owner_slot(header, self._worker_count) != self._slot:
+            return False
+        if self._unknowns.take(now_s):
+            self._unknowns.give_back(1.0)
+            return False
+        self.drop("unknown_channel_unanswered", count)
+        return True
 
     def receive_untrusted(self, data: bytes, path: PathAddress, now_s: float) -> None:
         """
@@ -210,10 +235,12 @@ class ChannelTable:
         route = self.routes.get((channel.header, source))
         if route is not None:
             self.follow(route, memoryview(data), len(data), now_s)
-        elif source in (channel.initiator.source, channel.target.source):
-            self.drop("other_leg_unbound")
         else:
-            self.drop("unbound_source")
+            self.drop(self._why_not_routed(channel, source))
+
+    @staticmethod
+    def _why_not_routed(channel: Channel, source: _Source) -> str:
+        return "other_leg_unbound" if source in (channel.initiator.source, channel.target.source) else "unbound_source"
 
     def _receive_bind_untrusted(self, channel: Channel, data: bytes, path: PathAddress, now_s: float) -> None:
         try:

@@ -92,11 +92,11 @@ class Incoming:
 
     def read(self, sock: UdpSocket, now_s: float) -> list[tuple[bytes, PathAddress]]:
         """Read a burst and return the datagrams that were not passed on."""
-        find_route = self._channels.routes.get
+        find_route, refuse = self._channels.routes.get, self._channels.refuse
         receive, buffer = sock.receive, sock.buffer
         run = Run(self._channels, buffer, now_s)
         received: list[tuple[bytes, PathAddress]] = []
-        passed_on = passed_on_bytes = 0
+        dealt_with = dealt_with_bytes = 0
         # What is passed on costs no more than one datagram of QUIC, train or not.
         for _ in range(RECEIVE_BURST_DATAGRAMS):
             at = run.size
@@ -106,32 +106,38 @@ class Incoming:
             size, segment_size, address, packet_info = train
             # What is shorter than a header has the rest of an earlier one behind it.
             if buffer[at] < FIXED_BIT and size >= HEADER_BYTES:
-                route = find_route((buffer[at : at + HEADER_BYTES].tobytes(), address))
-                if route is not None:
-                    if size <= segment_size:
-                        if size == run.segment_size and route is run.route and at + size <= run.limit:
-                            run.size = at + size
-                        else:
-                            run.add(route, size, segment_size)
-                        passed_on += 1
-                        passed_on_bytes += size
-                        continue
-                    if is_one_channel(buffer[at : at + size], segment_size):
+                header = buffer[at : at + HEADER_BYTES].tobytes()
+                route = find_route((header, address))
+                count = 1
+                if size > segment_size:
+                    one_channel = is_one_channel(buffer[at : at + size], segment_size)
+                    count = -(-size // segment_size) if one_channel else 0
+                if count and route is not None:
+                    if size == run.segment_size and route is run.route and at + size <= run.limit:
+                        run.size = at + size
+                    else:
                         run.add(route, size, segment_size)
-                        passed_on += -(-size // segment_size)
-                        passed_on_bytes += size
-                        continue
+                if count and (route is not None or refuse(header, address, count, now_s)):
+                    dealt_with += count
+                    dealt_with_bytes += size
+                    continue
             path = sock.path_of(address, packet_info)
             data = buffer[at : at + size].tobytes()
             if segment_size >= size:
+                if is_channel_datagram(data):
+                    # At once: a bind comes before the data that waits behind it.
+                    self.receive_untrusted(data, path, now_s, forward_strays=True)
+                    dealt_with += 1
+                    dealt_with_bytes += size
+                    continue
                 received.append((data, path))
             else:
                 received += zip(split_train(data, segment_size), repeat(path))
             if len(received) >= RECEIVE_BURST_DATAGRAMS:
                 break
         run.flush()
-        self._counters.values["datagrams_received"] += passed_on + len(received)
-        self._counters.values["bytes_received"] += passed_on_bytes
+        self._counters.values["datagrams_received"] += dealt_with + len(received)
+        self._counters.values["bytes_received"] += dealt_with_bytes
         return received
 
     def receive_untrusted(self, data: bytes, path: PathAddress, now_s: float, *, forward_strays: bool) -> None:

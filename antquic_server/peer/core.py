@@ -22,7 +22,7 @@ from aioquic.quic.events import (
     StreamReset,
 )
 
-from antquic_server.peer.dials import Dials
+from antquic_server.peer.dials import Dials, why_failed
 from antquic_server.peer.events import (
     AddressObserved,
     DatagramArrived,
@@ -40,7 +40,8 @@ from antquic_server.peer.link import Link, Path, Quic
 from antquic_server.peer.links import Links
 from antquic_server.peer.messages import Messages, Receivers
 from antquic_server.peer.nat_behaviour import NatObserver, PortGrowth
-from antquic_server.peer.punching import DETAILS, Failure
+from antquic_server.peer.punching import Failure
+from antquic_server.peer.recovery import Recovery, data_arrived, is_stalled
 from antquic_server.peer.registry import RANK_BYTES, RANK_CONTEXT, RANK_LABEL, Candidate, Registry
 from antquic_server.peer.relay_attempts import NO_RELAY
 from antquic_server.peer.relaying import CoreSurroundings, Relaying
@@ -133,6 +134,7 @@ class PeerCore:
             program=lambda link, data: self._events.append(MessageArrived(link=link, data=data)),
         )
         self._messages = Messages(receivers, settings=settings, tallies=self.tallies)
+        self.recovery = Recovery(self.registry, self.links.find, self.links.touch, self._look_for)
 
     # What callers ask for.
 
@@ -167,6 +169,10 @@ class PeerCore:
             self.introductions.begin(target, [link.number for link in coordinators], now_s, deadline_s)
         elif not self.relaying.begin(target, coordinators, now_s, why=None):
             self._relay_failed(target, NO_RELAY, None)
+
+    def _look_for(self, target: bytes, now_s: float) -> None:
+        if self.node_links:
+            self.connect_peer(target, self.node_links, now_s)
 
     def close_peer(self, peer_id: bytes, code: int, reason: str) -> None:
         """Close every connection to one peer, superseded ones as well; flush afterwards."""
@@ -226,6 +232,7 @@ class PeerCore:
             if link.drain_at_s is not None and now_s >= link.drain_at_s:
                 touched = drained(link, None if link.peer_id is None else self.live_link(link.peer_id), now_s)
                 self.links.touch(touched or link)
+            self.recovery.check(link, now_s)
         self.introductions.handle_timer(now_s)
         self.relaying.handle_timer(now_s)
 
@@ -267,13 +274,7 @@ class PeerCore:
         # The other side's dial may come in after ours has ended the attempt.
         succeeds_punched = before is not None and before.punched
         link.punched = link.introduced or peer_id in self.introductions or succeeds_punched or link.relayed
-        self.tallies.successful_connections += 1
-        if link.relayed:
-            self.tallies.relayed_connections += 1
-        elif link.punched:
-            self.tallies.punched_connections += 1
-        else:
-            self.tallies.direct_connections += 1
+        self.tallies.connected(relayed=link.relayed, punched=link.punched)
         if self.relaying.keep_as_spare(link, before, now_s):
             assert before is not None, "a spare is one beside another connection"
             self._events.append(LinkReady(link=link, live=before))
@@ -301,6 +302,7 @@ class PeerCore:
             self.links.touch(loser)
             self.links.touch(live)
         self.relaying.link_taken(link, live, now_s)
+        self.recovery.found(link, now_s)
         self._events.append(LinkReady(link=link, live=live))
 
     def link_closed(self, link: Link, event: ConnectionTerminated) -> None:
@@ -309,9 +311,7 @@ class PeerCore:
         if not link.ready or link.peer_id is None:
             if link.dialled is not None and not link.introduced:
                 self.tallies.failed_connections += 1
-                timed_out = event.reason_phrase in ("handshake timeout", "Idle timeout")
-                failure = Failure.DIAL_TIMEOUT if timed_out else Failure.REFUSED
-                detail = DETAILS[failure] if timed_out or not event.reason_phrase else event.reason_phrase
+                failure, detail = why_failed(event.reason_phrase)
                 self._events.append(DialFailed(link=link, failure=failure, detail=detail))
             return
         if link.number not in self.registry.numbers(link.peer_id):
@@ -334,7 +334,7 @@ class PeerCore:
     def link_event(self, link: Link, event: Any, now_s: float) -> None:
         """Sort what arrives on a connection; see ``Links``."""
         if isinstance(event, StreamDataReceived):
-            link.last_data_s = now_s
+            data_arrived(link, now_s)
             if event.stream_id & _UNIDIRECTIONAL:
                 self._messages.take_untrusted(link, event, now_s)
                 return
@@ -384,7 +384,7 @@ class PeerCore:
                 self._dials.cancel(target)
         if failure is None or invited:
             self._events.append(PunchEnded(target=target, failure=failure, invited=invited))
-        elif live is None and target not in self.relaying.attempts:
+        elif (live is None or is_stalled(live, self._now_s)) and target not in self.relaying.attempts:
             nodes, addresses = self._asked.pop(target, []), self.introductions.last_addresses
             if not self.relaying.begin(target, nodes, self._now_s, why=failure, addresses=addresses):
                 self._events.append(PunchEnded(target=target, failure=failure, invited=False))

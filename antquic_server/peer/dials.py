@@ -4,14 +4,22 @@ from collections.abc import Callable
 
 from antquic_server.peer.link import Link, Path, Quic
 from antquic_server.peer.links import Links
+from antquic_server.peer.punching import DETAILS, Failure
 from antquic_server.peer.statistics import Tallies
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.codepoints import ApplicationErrorCode
 
-__all__ = ["DIRECT_SERVER_NAME", "PUNCH_SERVER_NAME", "Dials"]
+__all__ = ["DIRECT_SERVER_NAME", "PUNCH_SERVER_NAME", "Dials", "why_failed"]
 
 DIRECT_SERVER_NAME = "peer"
 PUNCH_SERVER_NAME = "nat-traversal-peer"
+
+
+def why_failed(reason: str) -> tuple[Failure, str]:
+    """Return why a dial came to nothing, and a sentence about it, from the reason with which QUIC has ended."""
+    timed_out = reason in ("handshake timeout", "Idle timeout")
+    failure = Failure.DIAL_TIMEOUT if timed_out else Failure.REFUSED
+    return failure, DETAILS[failure] if timed_out or not reason else reason
 
 
 class Dials:

@@ -274,7 +274,15 @@ class Relaying:
         """Take in which connections were looked after: some may have another path now."""
         for link in links:
             before = self._paths.get(link)
-            if before is None or link.closed:
+            if link.closed:
+                continue
+            if before is None and link.relayed and link.ready:
+                # One that had stopped, and goes on through a relay.
+                self._paths[link] = link.path
+                link.relayed_by = self._carrier(link)
+                if link.peer_id is not None and self._around.live_link(link.peer_id) is link:
+                    self._upgrades.watch(link.peer_id, link, now_s)
+            if before is None:
                 continue
             if link in self._moves:
                 self._moves.look(link, before, now_s)

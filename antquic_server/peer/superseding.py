@@ -28,7 +28,7 @@ def supersede(loser: Link, live: Link, now_s: float) -> None:
 
 def drained(link: Link, live: Link | None, now_s: float) -> Link | None:
     """Close a superseded connection if it is time; returns the connection to flush, perhaps the other one."""
-    quiet_since_s = max(link.last_data_s, link.superseded_at_s)
+    quiet_since_s = max(link.last_progress_s, link.superseded_at_s)
     busy = link.quic.open_streams > 0 or link.quic.send_backlog_bytes() > 0
     if now_s < quiet_since_s + DRAIN_S:
         link.drain_at_s = quiet_since_s + DRAIN_S

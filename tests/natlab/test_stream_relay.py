@@ -11,8 +11,8 @@ import pytest
 
 from antquic_server.natlab.json_process import JsonProcess
 from antquic_server.natlab.lab import Lab
+from antquic_server.natlab.meeting import host_of
 from antquic_server.natlab.model import KINDS
-from antquic_server.natlab.rust_trial import host_of
 from support.lab_peers import LabPeer, lab_node, lab_peer
 from support.waiting import wait_until
 

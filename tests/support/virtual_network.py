@@ -141,13 +141,6 @@ class Nat:
         self._talked.add((port, *_key(self.kind.filtering, remote)))
         return self.outside, port
 
-    def forget(self) -> None:
-        """Lose every mapping, as a NAT does that is restarted."""
-        self._mappings.clear()
-        self._inside.clear()
-        self._talked.clear()
-        self._sessions.clear()
-
     def inwards(self, port: int, remote: Place) -> Place | None:
         """Return where a packet from ``remote`` to an outside port goes, None if it is dropped."""
         inside = self._inside.get(port)
@@ -156,6 +149,13 @@ class Nat:
             return None
         self._sessions[inside, remote] = port
         return inside
+
+    def rebind(self) -> None:
+        """Forget every mapping: what is sent from now on comes from new ports, what arrives at old ones is dropped."""
+        self._mappings.clear()
+        self._inside.clear()
+        self._talked.clear()
+        self._sessions.clear()
 
     def _new_port(self) -> int:
         while True:

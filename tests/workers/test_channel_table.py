@@ -438,3 +438,29 @@ def test_source_is_what_a_socket_says(host: str) -> None:
         assert received is not None
         _, _, address, packet_info = received
         assert source_of(udp.path_of(address, packet_info)) == address
+
+
+def test_data_without_a_route_is_refused_a_train_at_a_time() -> None:
+    """That of a channel which is here; what is no data has to be looked at."""
+    bench = Bench()
+    bench.add()
+    bench.bind(INITIATOR_KEY, A)
+    refuse = bench.table.refuse
+    assert refuse(data_header(ID), source_of(STRANGER), 64, bench.now_s)
+    assert refuse(data_header(ID), source_of(A), 3, bench.now_s)
+    assert not refuse(b"\x11" + ID, source_of(STRANGER), 1, bench.now_s)
+    assert bench.drops() == {"unbound_source": 64, "other_leg_unbound": 3}
+
+
+def test_guessed_ids_are_refused_once_enough_were_answered() -> None:
+    """Those of this slot; others have an owner that may know them."""
+    bench = Bench(unknowns_per_s=1.0, worker_count=2)
+    ours, theirs = (data_header(made_up_id(7, slot=slot, worker_count=2)) for slot in (0, 1))
+    for _ in range(2):
+        # There is one token, and asking does not use it up.
+        assert not bench.table.refuse(ours, source_of(A), 10, bench.now_s)
+    bench.give(ours + bytes(100), A)
+    assert len(bench.udp.answers) == 1
+    assert bench.table.refuse(ours, source_of(A), 10, bench.now_s)
+    assert not bench.table.refuse(theirs, source_of(A), 10, bench.now_s)
+    assert bench.drops() == {"unknown_channel": 1, "unknown_channel_unanswered": 10}

@@ -5,6 +5,7 @@ import socket
 import sys
 from collections import deque
 from contextlib import ExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -316,7 +317,7 @@ def forwarding(kernel: FakeKernel, channels: int) -> tuple[Incoming, UdpSocket]:
     sock: Any = kernel
     udp = UdpSocket(sock, wildcard=False, buffer=bytearray(BUFFER_BYTES))
     table = ChannelTable(slot=0, worker_count=1, sockets=[udp], counters=counters, secret=bytes(32), unknowns_per_s=0.0)
-    nobody: Any = None
+    nobody: Any = SimpleNamespace(pass_on=lambda data, path: False)
     for number in range(channels):
         channel_id = made_up_id(number)
         session = SessionMeter(number=number, rate_bytes_per_s=1e9, burst_bytes=1e9, share=TokenBucket(1e9, 1e9))
@@ -403,3 +404,15 @@ def test_datagram_shorter_than_a_header_is_not_completed_by_an_earlier_one() -> 
     kernel.queue.extend([(b"", 0, LEGS[0]), (header[:1], 1, LEGS[0])])
     assert [item for item, _ in incoming.read(udp, 1.0)] == [b"", header[:1]]
     assert len(kernel.sent) == 1
+
+
+def test_data_right_behind_a_bind_is_passed_on() -> None:
+    """Both may be read in one burst, and the bind comes first."""
+    kernel = FakeKernel()
+    incoming, udp = forwarding(kernel, 1)
+    channel_id = made_up_id(0)
+    moved = ("192.0.2.1", 77)
+    kernel.queue.append((encode_bind(channel_id, 2, INITIATOR_KEY), 32, moved))
+    kernel.queue.extend([(data_header(channel_id) + bytes(100), 108, moved)] * 3)
+    assert incoming.read(udp, 1.0) == []
+    assert [(address, len(train)) for address, train, _ in kernel.sent] == [(moved, 32), (LEGS[1], 324)]

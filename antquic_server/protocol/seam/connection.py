@@ -188,6 +188,11 @@ class NodeQuicConnection(MigratingConnection):
         return bool(self._network_paths) and self._network_paths[0].is_validated
 
     @property
+    def unanswered_probes(self) -> int:
+        """Probe timeouts in a row without any acknowledgement (RFC 9002, section 6.2)."""
+        return self._loss._pto_count
+
+    @property
     def datagrams_pending(self) -> int:
         """DATAGRAM frames waiting for congestion control."""
         return len(self._datagrams_pending)

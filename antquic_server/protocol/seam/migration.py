@@ -63,5 +63,16 @@ class MigratingConnection(MtuProbingConnection):
         if path.peer_cid is not None:
             self._retire_peer_cid(path.peer_cid)
 
+    def use_path(self, addr: Any, now: float) -> None:
+        """
+        Go on, at once, at an address that the peer has proven to be its own on another connection.
+
+        aioquic follows packets of this connection only, and those only as a server.
+        """
+        known = [path for path in self._network_paths if path.addr != addr]
+        self._network_paths = [stock.QuicNetworkPath(addr, is_validated=True), *known]
+        # The window is full of what was lost, and the next probe perhaps many seconds away.
+        self._loss.reschedule_data(now=now)
+
     def _find_path(self, addr: Any) -> stock.QuicNetworkPath | None:
         return next((path for path in self._network_paths if path.addr == addr), None)

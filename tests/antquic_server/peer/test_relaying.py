@@ -413,7 +413,7 @@ def test_a_nat_that_forgets_is_noticed_within_seconds() -> None:
     network, one, other = network_of(relay="only")
     relayed(network, one, other)
     assert one.nat is not None
-    one.nat.forget()
+    one.nat.rebind()
     done = talk(network, one, other)
 
     assert network.run(done, limit_s=10)
@@ -462,3 +462,23 @@ def test_a_peer_that_does_not_move_gets_a_second_connection_and_loses_nothing(se
     assert len(one.core.registry.numbers(other.peer_id)) == len(other.core.registry.numbers(one.peer_id)) == 1
     assert one.core.statistics().superseded_connections >= 1
     assert not [event for event in one.events + other.events if isinstance(event, PeerGone)]
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_a_direct_connection_that_stops_goes_on_through_a_node(real: bool) -> None:
+    """Nothing passes between the two any more, and dialling does not help: the same connection, by a channel."""
+    network, one, other = network_of(None, PORT_RESTRICTED, real=real, discovery_timeout_s=3)
+    assert attempt(network, one, other)
+    # Both have dialled: until one of the two connections is left.
+    settle(network, 8)
+    before = live(one, other)
+    assert not before.relayed
+    pair = {one.place[0], "198.18.2.2"}
+    network.drop = lambda source, destination: {source[0], destination[0]} == pair
+    before.quic.send_message(b"under way when it stopped")
+    one.core.links.touch(before)
+
+    assert network.run(lambda: got(other) == [b"under way when it stopped"], limit_s=25)
+    assert live(one, other).relayed
+    network.drop = lambda _source, _destination: False
+    assert network.run(lambda: not live(one, other).relayed, limit_s=30)
