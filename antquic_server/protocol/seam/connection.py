@@ -224,17 +224,6 @@ class NodeQuicConnection(MigratingConnection):
             and not stream.sender.is_finished
         )
 
-    def use_path(self, addr: Any, now: float) -> None:
-        """
-        Go on, at once, at an address that the peer has proven to be its own on another connection.
-
-        aioquic follows packets of this connection only, and those only as a server.
-        """
-        known = [path for path in self._network_paths if path.addr != addr]
-        self._network_paths = [stock.QuicNetworkPath(addr, is_validated=True), *known]
-        # The window is full of what was lost, and the next probe perhaps many seconds away.
-        self._loss.reschedule_data(now=now)
-
     def abandon(self, code: int, reason: str) -> None:
         """Forget the connection at once, without sending anything (a stateless reset was received)."""
         if self._state not in stock.END_STATES:

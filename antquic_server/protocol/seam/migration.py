@@ -7,6 +7,9 @@ our choice. A challenge that is lost is not repeated by itself on a path that is
 calls :meth:`MigratingConnection.probe_path` again from time to time, and :meth:`MigratingConnection.abandon_path` when
 it has waited long enough. The server follows the first packet that is more than a probe; what it had sent on the old
 path is still taken.
+
+Where another connection has proven the new path already, :meth:`MigratingConnection.use_path` goes on there at once, in
+either role.
 """
 
 from typing import Any
@@ -62,6 +65,17 @@ class MigratingConnection(MtuProbingConnection):
         self._network_paths.remove(path)
         if path.peer_cid is not None:
             self._retire_peer_cid(path.peer_cid)
+
+    def use_path(self, addr: Any, now: float) -> None:
+        """
+        Go on, at once, at an address that the peer has proven to be its own on another connection.
+
+        aioquic follows packets of this connection only, and those only as a server.
+        """
+        known = [path for path in self._network_paths if path.addr != addr]
+        self._network_paths = [stock.QuicNetworkPath(addr, is_validated=True), *known]
+        # The window is full of what was lost, and the next probe perhaps many seconds away.
+        self._loss.reschedule_data(now=now)
 
     def _find_path(self, addr: Any) -> stock.QuicNetworkPath | None:
         return next((path for path in self._network_paths if path.addr == addr), None)
