@@ -4,8 +4,9 @@ From relayed to direct: when to try again, and what happens to the two connectio
 A connection that a node carries goes on as it is while both sides are introduced again and dial each other, first after
 a few seconds and then ever more rarely. A direct connection that comes about so is a *spare*: it has proven a path, and
 carries nothing. The client of the relayed connection moves that connection to the path; the spares are then closed, and
-the channel is hung up. Streams and messages do not notice. Peers that know nothing of this (ant-quic's) have two
-connections instead, of which one supersedes the other, as it has always been. Pure: time is an argument.
+the channel is hung up. Streams and messages do not notice. With peers that know nothing of this (ant-quic's), and
+through stream relays, of which only one end knows, there are two connections instead, of which one supersedes the
+other, as it has always been. Pure: time is an argument.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 from antquic_server.peer.link import Link
 from antquic_server.peer.moves import Moves
+from antquic_server.peer.relay_paths import RelayPath
 from antquic_server.peer.relays import offers_channels
 
 __all__ = ["DELAYS_S", "FOLLOW_S", "MOVE_S", "Upgrades"]
@@ -96,8 +98,10 @@ class Upgrades:
         """Decide about a new connection: True if it is a spare for the live one, which is relayed or was until now."""
         if live is None or link.relayed or not live.ready or not offers_channels(live):
             return False
+        # Both ends know of a channel. Of a stream relay only the end does that has it: the other one goes by the rule
+        # for two connections, and so must both.
         late = not live.relayed and now_s < self._late_until_s.get(peer_id, now_s)
-        if not live.relayed and not late:
+        if not isinstance(live.path, RelayPath) and not late:
             return False
         if late and live.dialled_by_us:
             # Both sides dial, and one dial was quicker: at the other end, too, this one is a spare.

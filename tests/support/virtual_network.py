@@ -406,7 +406,7 @@ class VirtualNetwork:
         local = SocketAddress.from_host(*place)
         core = PeerCore(
             settings=used,
-            own_peer_id=derive_peer_id(self._public_key(name)),
+            own_peer_id=derive_peer_id(self._public_key(name, relay_channels=used.relay != "never")),
             make_client=lambda _: self.make_quic(name, relay_channels=used.relay != "never"),
             make_server=lambda cid: self.make_quic(name, first_cid=cid, relay_channels=used.relay != "never"),
             path_to=lambda address: (str(address.host), address.port),
@@ -446,8 +446,10 @@ class VirtualNetwork:
             )
         return self._factories[name]
 
-    def _public_key(self, name: str) -> bytes:
-        return self._factory(name).identity.public_key if self._real else public_key_of(name)
+    def _public_key(self, name: str, *, relay_channels: bool) -> bytes:
+        if not self._real:
+            return public_key_of(name)
+        return self._factory(name, relay_channels=relay_channels).identity.public_key
 
     def join(self, member: Any) -> None:
         """Put a member on the network, at its place."""

@@ -11,6 +11,7 @@ from antquic_server.peer.link import Link
 from antquic_server.peer.punching import Failure
 from antquic_server.peer.relaying import HANG_UP_S, UNUSED_S
 from antquic_server.peer.settings import PeerSettings
+from antquic_server.peer.superseding import LONGEST_DRAIN_S
 from antquic_server.protocol.relay_limits import Refusal
 from support.stand_in import StandIn, public_key_of
 from support.virtual_network import Dependence, Host, NatKind, VirtualNetwork, attempt
@@ -428,3 +429,36 @@ def test_closing_a_peer_hangs_up() -> None:
 
     assert network.nodes[0].channels.channels == {}
     assert one.core.statistics().relay_channels == other.core.statistics().relay_channels == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_peer_that_does_not_move_gets_a_second_connection_and_loses_nothing(seed: int) -> None:
+    """As ant-quic's: what was begun on the relayed connection ends there, and only then is that one closed."""
+    settings = PeerSettings(discovery_timeout_s=2)
+    network = VirtualNetwork(seed=seed, loss=0.02 * (seed % 2), real=True, settings=settings)
+    network.add_node().offers_channels = False
+    one = network.add_host(PORT_RESTRICTED)
+    # Half of them declare channels, and do not know either that this one connection is relayed.
+    known = "never" if seed < 2 else "auto"
+    other = network.add_host(PORT_RESTRICTED, settings=PeerSettings(relay=known, discovery_timeout_s=2))
+    wall(network)
+    assert attempt(network, one, other)
+    # Both have dialled: until one of the two connections is left.
+    settle(network, 10)
+    here, there = live(one, other), live(other, one)
+    assert here.relayed
+    data = random.Random(seed).randbytes(300_000)
+    for host, link in ((one, here), (other, there)):
+        link.quic.send_stream_data(0 if link.dialled_by_us else 1, data, end_stream=True)
+        host.core.links.touch(link)
+    network.drop = lambda _source, _destination: False
+    one.core.relaying.address_changed(network.now_s)
+
+    assert network.run(lambda: len(one.core.registry.numbers(other.peer_id)) > 1, limit_s=30)
+    network.run(lambda: len(stream_data(one)) == len(data) == len(stream_data(other)), limit_s=60)
+    assert stream_data(one) == data == stream_data(other)
+    # Nobody ends the other directions of these streams.
+    settle(network, LONGEST_DRAIN_S + 20)
+    assert len(one.core.registry.numbers(other.peer_id)) == len(other.core.registry.numbers(one.peer_id)) == 1
+    assert one.core.statistics().superseded_connections >= 1
+    assert not [event for event in one.events + other.events if isinstance(event, PeerGone)]

@@ -2,7 +2,7 @@
 
 from antquic_server.peer.link import Link
 from antquic_server.peer.moves import Moves
-from antquic_server.peer.relay_paths import RelayPath
+from antquic_server.peer.relay_paths import RelayPath, StreamRelayPath
 from antquic_server.peer.upgrades import DELAYS_S, FOLLOW_S, LATE_S, MAX_SPARES, MOVE_S, SOON_S, Upgrades
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.parameters import ExtensionParameters
@@ -126,6 +126,9 @@ def test_what_is_no_spare() -> None:
     assert not desk.keep(link(2), link(3))
     assert not desk.keep(link(2, relayed=True))
     assert not desk.keep(link(2), link(1, relayed=True, ours=False))
+    by_stream = link(1, relayed=True)
+    by_stream.path = StreamRelayPath("198.18.1.2", 4433, 1)
+    assert not desk.keep(link(2), by_stream)
     unready = link(1, relayed=True)
     unready.ready = False
     assert not desk.keep(link(2), unready)
