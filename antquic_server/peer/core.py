@@ -22,11 +22,10 @@ from aioquic.quic.events import (
     StreamReset,
 )
 
-from antquic_server.peer.dials import Dials, why_failed
+from antquic_server.peer.dials import Dials, failed_dial
 from antquic_server.peer.events import (
     AddressObserved,
     DatagramArrived,
-    DialFailed,
     LinkReady,
     LiveLinkChanged,
     MessageArrived,
@@ -107,6 +106,7 @@ class PeerCore:
             unix_s=unix_s,
         )
         self.introductions = Introductions(around, settings=settings, own_peer_id=own_peer_id, tallies=self.tallies)
+        self.recovery = Recovery(self.registry, self.links.find, self.links.touch, self._look_for)
         self.relaying = Relaying(
             CoreSurroundings(
                 send=self._send_message,
@@ -134,7 +134,6 @@ class PeerCore:
             program=lambda link, data: self._events.append(MessageArrived(link=link, data=data)),
         )
         self._messages = Messages(receivers, settings=settings, tallies=self.tallies)
-        self.recovery = Recovery(self.registry, self.links.find, self.links.touch, self._look_for)
 
     # What callers ask for.
 
@@ -274,7 +273,7 @@ class PeerCore:
         # The other side's dial may come in after ours has ended the attempt.
         succeeds_punched = before is not None and before.punched
         link.punched = link.introduced or peer_id in self.introductions or succeeds_punched or link.relayed
-        self.tallies.connected(relayed=link.relayed, punched=link.punched)
+        self.tallies.connected(punched=link.punched, relayed=link.relayed)
         if self.relaying.keep_as_spare(link, before, now_s):
             assert before is not None, "a spare is one beside another connection"
             self._events.append(LinkReady(link=link, live=before))
@@ -301,8 +300,8 @@ class PeerCore:
             supersede(loser, live, now_s)
             self.links.touch(loser)
             self.links.touch(live)
-        self.relaying.link_taken(link, live, now_s)
         self.recovery.found(link, now_s)
+        self.relaying.link_taken(link, live, now_s)
         self._events.append(LinkReady(link=link, live=live))
 
     def link_closed(self, link: Link, event: ConnectionTerminated) -> None:
@@ -311,8 +310,7 @@ class PeerCore:
         if not link.ready or link.peer_id is None:
             if link.dialled is not None and not link.introduced:
                 self.tallies.failed_connections += 1
-                failure, detail = why_failed(event.reason_phrase)
-                self._events.append(DialFailed(link=link, failure=failure, detail=detail))
+                self._events.append(failed_dial(link, event.reason_phrase))
             return
         if link.number not in self.registry.numbers(link.peer_id):
             # A spare, of which nobody has heard.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from antquic_server.peer.events import DialFailed
 from antquic_server.peer.link import Link, Path, Quic
 from antquic_server.peer.links import Links
 from antquic_server.peer.punching import DETAILS, Failure
@@ -9,17 +10,10 @@ from antquic_server.peer.statistics import Tallies
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.codepoints import ApplicationErrorCode
 
-__all__ = ["DIRECT_SERVER_NAME", "PUNCH_SERVER_NAME", "Dials", "why_failed"]
+__all__ = ["DIRECT_SERVER_NAME", "PUNCH_SERVER_NAME", "Dials", "failed_dial"]
 
 DIRECT_SERVER_NAME = "peer"
 PUNCH_SERVER_NAME = "nat-traversal-peer"
-
-
-def why_failed(reason: str) -> tuple[Failure, str]:
-    """Return why a dial came to nothing, and a sentence about it, from the reason with which QUIC has ended."""
-    timed_out = reason in ("handshake timeout", "Idle timeout")
-    failure = Failure.DIAL_TIMEOUT if timed_out else Failure.REFUSED
-    return failure, DETAILS[failure] if timed_out or not reason else reason
 
 
 class Dials:
@@ -92,3 +86,10 @@ class Dials:
         """Close a connection that another one has made needless."""
         link.quic.close(error_code=ApplicationErrorCode.SUPERSEDED, reason_phrase="Superseded")
         self._links.touch(link)
+
+
+def failed_dial(link: Link, reason: str) -> DialFailed:
+    """Tell why a dial has come to nothing; ``reason`` is what QUIC says, or the other side."""
+    timed_out = reason in ("handshake timeout", "Idle timeout")
+    failure = Failure.DIAL_TIMEOUT if timed_out else Failure.REFUSED
+    return DialFailed(link=link, failure=failure, detail=DETAILS[failure] if timed_out or not reason else reason)

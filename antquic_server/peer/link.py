@@ -72,7 +72,6 @@ class Quic(Protocol):
     def handle_timer(self, now: float) -> None: ...  # noqa: D102
     def get_peer_address(self) -> Any: ...  # noqa: D102
     def use_path(self, addr: Any, now: float) -> None: ...  # noqa: D102
-    def send_backlog_bytes(self) -> int: ...  # noqa: D102
     def send_ping(self, uid: int) -> None: ...  # noqa: D102
     def send_message(self, data: bytes) -> bool: ...  # noqa: D102
     def send_datagram_frame(self, data: bytes) -> None: ...  # noqa: D102
@@ -82,6 +81,7 @@ class Quic(Protocol):
     def send_stream_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None: ...  # noqa: D102
     def stream_is_writable(self, stream_id: int) -> bool: ...  # noqa: D102
     def stream_backlog_bytes(self, stream_id: int) -> int: ...  # noqa: D102
+    def send_backlog_bytes(self) -> int: ...  # noqa: D102
     def advertise_address(self, frame: Any) -> None: ...  # noqa: D102
     def is_on_path(self, addr: Any) -> bool: ...  # noqa: D102
     def probe_path(self, addr: Any) -> bool: ...  # noqa: D102

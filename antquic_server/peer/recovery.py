@@ -31,8 +31,8 @@ UNANSWERED_PROBES = 2
 
 def is_stalled(link: Link, now_s: float) -> bool:
     """Whether a connection that came about through a node waits in vain for an answer of the other side."""
-    if not (link.ready and link.punched) or link.is_node or link.quic.is_closing or link.relayed:
-        # What happens to a relay, its node tells (``peer.channel``).
+    if not (link.ready and link.punched) or link.is_node or link.relayed or link.quic.is_closing:
+        # A relayed one is mended by ``peer.relaying``.
         return False
     return link.quic.unanswered_probes >= UNANSWERED_PROBES and _is_quiet(link, now_s)
 
@@ -87,7 +87,7 @@ class Recovery:
             return
         link.look_again_at_s = now_s + LOOK_AGAIN_S
         live = self._find(self._registry.live(peer_id))
-        if live is None or live is link or is_stalled(live, now_s):
+        if live is None or live is link or live.relayed or is_stalled(live, now_s):
             self._look_for(peer_id, now_s)
         else:
             # Found by another connection already.

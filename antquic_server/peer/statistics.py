@@ -43,12 +43,15 @@ class Tallies:
     relay_channels_lost: Counter[str] = field(default_factory=Counter)
     drops: Counter[str] = field(default_factory=Counter)
 
-    def connected(self, *, relayed: bool, punched: bool) -> None:
-        """Count a connection, by how it came about."""
+    def connected(self, *, punched: bool, relayed: bool) -> None:
+        """Count a connection by how it came about."""
         self.successful_connections += 1
-        self.relayed_connections += relayed
-        self.punched_connections += punched and not relayed
-        self.direct_connections += not (punched or relayed)
+        if relayed:
+            self.relayed_connections += 1
+        elif punched:
+            self.punched_connections += 1
+        else:
+            self.direct_connections += 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +64,9 @@ class PeerStatistics:
     and ``drops`` are by reason. ``nat_mapping`` is how our NAT maps as far as nodes have told, ``nat_port_step`` the
     distance of the ports it gives out if that can be predicted. ``relayed_connections`` counts connections that began
     relayed, ``moved_to_*`` those that changed their path while they lived; ``relay_channels`` and ``relay_streams`` are
-    those there are now, ``relay_addresses`` where relays of nodes make us reachable, ``relayed_bytes_*`` is what nodes
-    have carried, without their headers. ``path_mtu_bytes`` is the largest datagram that goes to each connected peer, by
-    peer id in hexadecimal.
+    those there are now, ``relay_addresses`` where relays of nodes make us reachable, ``relayed_bytes_*`` the part of
+    the traffic that nodes carried, without their headers. ``path_mtu_bytes`` is the largest datagram that goes to each
+    connected peer, by peer id in hexadecimal.
     """
 
     active_connections: int

@@ -158,10 +158,6 @@ class StandIn:
         self._addr, self._retries = addr, 0
         self._out += [("message", item) for item in self._unacknowledged.items()]
 
-    def send_backlog_bytes(self) -> int:
-        """Bytes of messages not yet acknowledged."""
-        return sum(map(len, self._unacknowledged.values()))
-
     def send_ping(self, uid: int) -> None:
         """Send something that is answered, and again until it is."""
         self._out.append(("ping", uid))

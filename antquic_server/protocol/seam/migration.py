@@ -7,6 +7,9 @@ our choice. A challenge that is lost is not repeated by itself on a path that is
 calls :meth:`MigratingConnection.probe_path` again from time to time, and :meth:`MigratingConnection.abandon_path` when
 it has waited long enough. The server follows the first packet that is more than a probe; what it had sent on the old
 path is still taken.
+
+Where another connection has proven the new path already, :meth:`MigratingConnection.use_path` goes on there at once, in
+either role.
 """
 
 from typing import Any
