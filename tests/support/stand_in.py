@@ -173,6 +173,10 @@ class StandIn:
         self._retries, self._retry_at_s = 0, self._now_s + PTO_S
         return True
 
+    def send_backlog_bytes(self) -> int:
+        """Bytes of messages not yet acknowledged."""
+        return sum(map(len, self._unacknowledged.values()))
+
     @property
     def can_migrate(self) -> bool:
         """Whether it can be moved."""
