@@ -238,13 +238,13 @@ def test_file_crosses_a_punched_path_with_two_percent_loss(
 def test_peer_that_cannot_be_reached_is_told_why(
     lab: Lab, tmp_path: Path, command: Callable[[str, list[str]], PeerCommand]
 ) -> None:
-    """In the time that was given, with what to do about it, and no other way."""
+    """In the time that was given, with what to do about it, and no other way: no node may carry it."""
     lab.kind("A", KINDS["symmetric"])
     lab.kind("B", KINDS["symmetric"])
     via = ["--via", start_lab_node(lab, tmp_path)[0]]
     waiting = command("b", ["listen", *via])
 
-    asking = command("a", ["connect", waiting.event("ready")["peer_id"], "--timeout", "4", *via])
+    asking = command("a", ["connect", waiting.event("ready")["peer_id"], "--timeout", "4", "--relay", "never", *via])
 
     said = asking.event("unreachable")
     assert said["reason"] == "no_path"
