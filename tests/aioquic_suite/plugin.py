@@ -6,9 +6,13 @@ class does: ``stock`` leaves our options at their default, under which it must b
 gives every connection our TLS, with the X.509 profile on both sides.
 """
 
+import fcntl
 import os
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import aioquic.asyncio.client
@@ -26,6 +30,9 @@ from antquic_server.protocol.seam.options import ConnectionOptions
 from antquic_server.protocol.seam.tls_context import TlsOptions
 
 PROFILE_VARIABLE = "ANTQUIC_SUITE_PROFILE"
+
+FIXED_PORT_TESTS = frozenset({"test_connect_local_port"})
+"""Tests of aioquic's that bind a port by number, and so disturb each other in two runs at a time."""
 
 _MODULES = (
     aioquic.quic.connection,
@@ -77,6 +84,17 @@ def pytest_collection_modifyitems() -> None:
         return client
 
     module.create_standalone_client = create_standalone_client
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Have tests with a port of their own wait for each other, whoever runs them on this machine."""
+    if item.name not in FIXED_PORT_TESTS:
+        yield
+        return
+    with (Path(tempfile.gettempdir()) / f"antquic-aioquic-suite-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 replace_connection_class()
