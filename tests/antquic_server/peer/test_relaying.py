@@ -431,6 +431,12 @@ def test_closing_a_peer_hangs_up() -> None:
     assert one.core.statistics().relay_channels == other.core.statistics().relay_channels == 0
 
 
+def only_direct(here: Host, there: Host) -> bool:
+    """Return whether one connection is left, and no node carries it."""
+    link = here.core.live_link(there.peer_id)
+    return link is not None and not link.relayed and len(here.core.registry.numbers(there.peer_id)) == 1
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_peer_that_does_not_move_gets_a_second_connection_and_loses_nothing(seed: int) -> None:
     """As ant-quic's: what was begun on the relayed connection ends there, and only then is that one closed."""
@@ -457,9 +463,9 @@ def test_a_peer_that_does_not_move_gets_a_second_connection_and_loses_nothing(se
     assert network.run(lambda: len(one.core.registry.numbers(other.peer_id)) > 1, limit_s=30)
     network.run(lambda: len(stream_data(one)) == len(data) == len(stream_data(other)), limit_s=60)
     assert stream_data(one) == data == stream_data(other)
-    # Nobody ends the other directions of these streams.
-    settle(network, LONGEST_DRAIN_S + 20)
-    assert len(one.core.registry.numbers(other.peer_id)) == len(other.core.registry.numbers(one.peer_id)) == 1
+    # Nobody ends the other directions of these streams. And of two opposite dials the relayed one may be the one that
+    # both keep, by ant-quic's rule, until the next try.
+    assert network.run(lambda: only_direct(one, other) and only_direct(other, one), limit_s=10 * LONGEST_DRAIN_S)
     assert one.core.statistics().superseded_connections >= 1
     assert not [event for event in one.events + other.events if isinstance(event, PeerGone)]
 
