@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from antquic_server.bench.cpu_time import process_cpu_s
 from antquic_server.errors import CannotBootError
 
 _BOOT_TIMEOUT_S = 30.0
@@ -31,8 +30,7 @@ class ServerUnderTest:
 
     def cpu_s(self) -> float:
         """User and system CPU time of the measured process so far."""
-        times = psutil.Process(self.pid).cpu_times()
-        return float(times.user + times.system)
+        return process_cpu_s(self.pid)
 
 
 @contextmanager
@@ -62,7 +60,7 @@ def running_stock_server(loop: str) -> Iterator[ServerUnderTest]:
 
 @contextmanager
 def _running(command: Sequence[str]) -> Iterator[dict[str, Any]]:
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=_environment())
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=package_environment())
     try:
         yield json.loads(_first_line(process))
     finally:
@@ -96,8 +94,8 @@ def _first_line(process: subprocess.Popen[bytes]) -> bytes:
     return line
 
 
-def _environment() -> dict[str, str]:
-    # The package may run from a source tree that is not installed.
+def package_environment() -> dict[str, str]:
+    """Return an environment in which a child finds this package, which may run from a tree that is not installed."""
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
