@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -51,7 +52,7 @@ def running_forwarder(place: Place, sessions: int) -> Iterator[Contender]:
             arrival = stack.enter_context(place.udp(RECEIVER))
             out.connect((place.front, port))
             header = os.urandom(_HEADER_BYTES)
-            made.append(RelaySession(out=out, arrival=arrival, header=lambda _, header=header: header))  # type: ignore[misc]
+            made.append(RelaySession(out=out, arrival=arrival, header=partial(_same, header)))
             routes += "{} {} {} {} {}\n".format(header.hex(), *out.getsockname(), *arrival.getsockname())
         if process.stdin is not None:
             process.stdin.write(routes.encode() + b"\n")
@@ -62,6 +63,10 @@ def running_forwarder(place: Place, sessions: int) -> Iterator[Contender]:
         contender = Contender(name=FORWARDER, pid=process.pid, sessions=made, header_arrives=True, keep=nothing)
         prove(contender)
         yield contender
+
+
+def _same(header: bytes, _payload_bytes: int) -> bytes:
+    return header
 
 
 def _compile(compiler: str, program: Path) -> None:
@@ -86,8 +91,10 @@ def _running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _line(process: subprocess.Popen[bytes]) -> str:
-    readable = select.select([process.stdout], [], [], _TIMEOUT_S)[0]
-    line = process.stdout.readline().decode().strip() if process.stdout is not None and readable else ""
+    stream = process.stdout
+    line = ""
+    if stream is not None and select.select([stream], [], [], _TIMEOUT_S)[0]:
+        line = stream.readline().decode().strip()
     if not line:
         raise CannotBootError("the C forwarder did not start")
     return line

@@ -89,6 +89,11 @@ class Place:
         host = {SENDER: self.sender, RELAY: self.front, RECEIVER: self.receiver}[role]
         return self.call(role, lambda: _udp(host))
 
+    @property
+    def server(self) -> "ServerPlace":
+        """The relay's place, for a node or a stock server."""
+        return ServerPlace(place=self)
+
     def free_port(self) -> int:
         """Return a UDP port that is free at both addresses of the relay, for servers that cannot choose one."""
 
@@ -135,6 +140,26 @@ class Place:
                 role,
                 f"link set lo up\naddr add {host}/24 dev eth0\nlink set eth0 up\nroute add default via {gateway}\n",
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerPlace:
+    """Where the relay is, as ``node_process`` wants to know it."""
+
+    place: Place
+
+    @property
+    def listen(self) -> str:
+        """Address for the server's socket."""
+        return self.place.relay_listen
+
+    def command(self, command: Sequence[str]) -> list[str]:
+        """Return the command that runs ``command`` there, in the same process."""
+        return self.place.command(RELAY, command)
+
+    def call(self, action: Callable[[], _T]) -> _T:
+        """Call ``action`` there."""
+        return self.place.call(RELAY, action)
 
 
 @contextmanager

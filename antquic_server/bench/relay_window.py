@@ -5,21 +5,22 @@ from typing import Final
 __all__ = ["Window"]
 
 LOST_AFTER_S: Final = 0.02
-"""Far longer than a full window takes through any relay here, and short enough to go on soon after a loss."""
+"""Far longer than a full window takes through any relay of datagrams, and short enough to go on soon after a loss."""
 
 
 class Window:
     """
     Keeps a load from overrunning a relay: at most ``limit`` datagrams are on their way.
 
-    What was sent ``LOST_AFTER_S`` ago and has not arrived is taken for lost and makes room. A relay whose buffers hold
+    What was sent ``lost_after_s`` ago and has not arrived is taken for lost and makes room. A relay whose buffers hold
     less than the limit thereby drops a few datagrams at the beginning and then goes on with what fits.
     """
 
-    __slots__ = ("_lost", "_mark_s", "_sent_before", "_sent_mark", "delivered", "limit", "sent")
+    __slots__ = ("_lost", "_lost_after_s", "_mark_s", "_sent_before", "_sent_mark", "delivered", "limit", "sent")
 
-    def __init__(self, limit: int, now_s: float) -> None:
+    def __init__(self, limit: int, now_s: float, *, lost_after_s: float = LOST_AFTER_S) -> None:
         self.limit = limit
+        self._lost_after_s = lost_after_s
         self.sent = 0
         self.delivered = 0
         self._lost = 0
@@ -27,12 +28,12 @@ class Window:
         self._sent_mark = 0
         """Sent until the last mark."""
         self._sent_before = 0
-        """Sent until the mark before, so at least ``LOST_AFTER_S`` ago at the next."""
+        """Sent until the mark before, so at least ``lost_after_s`` ago at the next."""
 
     @property
     def room(self) -> int:
         """How many datagrams may still be sent."""
-        return self.limit - (self.sent - self.delivered - self._lost)
+        return self.limit - self.on_the_way
 
     @property
     def on_the_way(self) -> int:
@@ -41,7 +42,7 @@ class Window:
 
     def tick(self, now_s: float) -> None:
         """Give up what is overdue; call it often."""
-        if now_s - self._mark_s < LOST_AFTER_S:
+        if now_s - self._mark_s < self._lost_after_s:
             return
         self._lost = max(self._lost, self._sent_before - self.delivered)
         self._sent_before, self._sent_mark, self._mark_s = self._sent_mark, self.sent, now_s
