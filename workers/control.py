@@ -22,12 +22,14 @@ from antquic_server.ipc.messages import (
     Hello,
     Introduce,
     Introduced,
+    LimitsChanged,
     Message,
     PeerDown,
     PeerUp,
     Ready,
     SocketDescriptor,
 )
+from antquic_server.ipc.relay_messages import RelayRate, RelayReserved, RelayRevoked, RelayShare
 from antquic_server.logs import get_logger
 from antquic_server.net.packet_info import local_host
 from antquic_server.net.udp import PathAddress
@@ -121,6 +123,9 @@ class Control:
         elif isinstance(message, Introduced):
             if self._worker is not None:
                 self._worker.coordination.introduced(message)
+        elif isinstance(message, RelayReserved | RelayRate | RelayRevoked | RelayShare | LimitsChanged):
+            if self._worker is not None:
+                self._worker.relay_streams.handle_message(message)
         elif isinstance(message, Drain):
             self._drain()
 
@@ -150,6 +155,7 @@ class Control:
         self.stage = Stage.DRAINING
         closed = 0
         if self._worker is not None:
+            self._worker.relay_streams.drain()
             closed = self._worker.endpoint.drain(ApplicationErrorCode.PEER_SHUTDOWN, "PeerShutdown")
             # Nobody is interested in a worker's last figures more than in those of its drain.
             self._beat()

@@ -134,7 +134,7 @@ class Coordination:
                 others=tuple(map(SocketAddress.parse, question.advertised)),
             )
             target = PeerAddresses(
-                observed=_observed(connection),
+                observed=SocketAddress.parse(question.target_relay) if question.target_relay else _observed(connection),
                 others=tuple(map(SocketAddress.parse, question.target_advertised)),
             )
         except AddressDecodeError:

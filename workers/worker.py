@@ -37,6 +37,8 @@ from workers.control_streams import ControlStreams
 from workers.coordination import Coordination, Surroundings
 from workers.echo import EchoService
 from workers.endpoint import Endpoint
+from workers.relay_setup import relay_share, stream_relay
+from workers.relay_streams import RelayStreams
 from workers.service import BasicService, Service
 from workers.strangers import Strangers
 from workers.surroundings import EndpointLimits, Hooks
@@ -60,6 +62,7 @@ class Worker:
 
     endpoint: Endpoint
     coordination: Coordination
+    relay_streams: RelayStreams
     pool: PqcPool
     tally: Tally
     counters: CounterSet
@@ -137,14 +140,25 @@ def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) 
         )
 
     coordination = _coordination(settings, counters, hooks, lambda: endpoint)
-    application = _application(settings, counters, echo=assign.echo)
+    share = relay_share(settings.relay, assign.worker_count)
+    relay_streams = stream_relay(
+        _application(settings, counters, echo=assign.echo),
+        settings,
+        sockets=assign.sockets,
+        tell_hub=hooks.tell_hub,
+        endpoint=lambda: endpoint,
+        share=share,
+        counters=counters,
+        loop=loop,
+        echo=assign.echo,
+    )
     endpoint = Endpoint(
         sockets=sockets,
         stray=StrayReceiver(_adopt_stray(assign.steering_fd)),
         counters=counters,
         make_strangers=make_strangers,
         make_quic=make_quic,
-        service=ControlStreams(coordination, application, counters),
+        service=ControlStreams(coordination, relay_streams, counters),
         hooks=hooks,
         limits=EndpointLimits(
             handshake_timeout_s=HANDSHAKE_TIMEOUT_BASE_S * settings.pqc.handshake_timeout_multiplier,
@@ -155,6 +169,7 @@ def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) 
     return Worker(
         endpoint=endpoint,
         coordination=coordination,
+        relay_streams=relay_streams,
         pool=pool,
         tally=options.tally,
         counters=counters,

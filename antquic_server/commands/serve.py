@@ -8,6 +8,7 @@ is reported by the same rules, in the same form, as a wrong line of the file.
 import argparse
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 from antquic_server.commands.identity import expand_path, key_path
@@ -82,7 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
         certificate = load_certificate(expand_path(settings.tls.certificate), expand_path(settings.tls.private_key))
     else:
         certificate = self_signed_certificate("antquic-server")
-    return run_supervisor(settings, identity, certificate, echo=arguments.echo)
+    reload = partial(settings_of, arguments)
+    return run_supervisor(settings, identity, certificate, echo=arguments.echo, reload=reload)
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:

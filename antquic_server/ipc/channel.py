@@ -13,10 +13,10 @@ from typing import Final
 
 from antquic_server.errors import MessageDecodeError
 from antquic_server.ipc.codec import MessageDecoder, encode
-from antquic_server.ipc.messages import Assign, BootFailed, Drain, Drained, Hello, Message, Ready
+from antquic_server.ipc.messages import Assign, BootFailed, Drain, Drained, Hello, LimitsChanged, Message, Ready
 
-CONTROL_MESSAGES: Final = (Hello, Assign, Ready, BootFailed, Drain, Drained)
-"""Never dropped: each is sent about once in the life of a worker, so they cannot fill a queue."""
+CONTROL_MESSAGES: Final = (Hello, Assign, Ready, BootFailed, Drain, Drained, LimitsChanged)
+"""Never dropped: each is sent about once in the life of a worker or by hand, so they cannot fill a queue."""
 
 DEFAULT_MAX_QUEUED_BYTES: Final = 1 << 20
 """Some ten thousand directory changes, or a hundred statistics snapshots."""

@@ -15,6 +15,7 @@ The conversation, as a timeline (S supervisor, W worker; one channel per worker)
     S → W  Introduced        … to the worker that asked
     W → S  RelayReserve      a peer here wants a relay session: may it?
     S → W  RelayReserved     yes and how fast, or which limit forbids it
+    W → S  RelayAddress      where a stream session is reached
     W → S  RelayUsage, RelayReleased         what sessions have moved, and that one has ended
     S → W  RelayRate, RelayRevoked           a session's new rate, or its end
     S → W  RelayShare        how much all sessions of the worker together may move
@@ -55,6 +56,7 @@ from antquic_server.ipc.relay_messages import (
     ChannelOfferOut,
     ChannelOpenedOut,
     ChannelRefusedOut,
+    RelayAddress,
     RelayRate,
     RelayReleased,
     RelayReserve,
@@ -208,7 +210,9 @@ class Introduce:
 
     ``connection`` is the one it asked on; ``address`` and ``advertised`` say where it can be reached, as text. The hub
     fills in ``slot`` (of the asking worker) and ``target_connection`` before it passes the message on, and leaves in
-    ``advertised``, or puts in ``target_advertised``, the one address to be used where the families differ.
+    ``advertised``, or puts in ``target_advertised``, the one address to be used where the families differ. Where the
+    target is reached through a relay session, ``target_relay`` is named to the initiator instead of what the worker
+    sees.
     """
 
     request_id: int
@@ -222,6 +226,7 @@ class Introduce:
     slot: int = -1
     target_connection: int = -1
     target_advertised: list[str] = field(default_factory=list)
+    target_relay: str = ""
 
     def answer(self, *, reason: str = "", initiator_address: str = "", target_address: str = "") -> Introduced:
         """Return the answer: a reason to refuse, or one address of each side."""
@@ -292,6 +297,7 @@ Message = (
     | ChannelEnded
     | ChannelDestroy
     | ChannelClosedOut
+    | RelayAddress
 )
 
 KINDS: dict[int, type[Message]] = {
@@ -326,5 +332,6 @@ KINDS: dict[int, type[Message]] = {
     38: ChannelEnded,
     39: ChannelDestroy,
     40: ChannelClosedOut,
+    45: RelayAddress,
 }
 """Wire number of each message; numbers are never reused."""

@@ -25,8 +25,9 @@ class RelayReserved:
     """
     The hub's answer: the limit that refuses the session, or how fast it may be.
 
-    ``refusal`` is a ``protocol.relay_limits.Refusal`` or empty. Rates are bytes per second of both directions together,
-    ``burst_bytes`` what may pass at once.
+    ``refusal`` is a ``protocol.relay_limits.Refusal`` or empty; the hub has counted it in ``relay_refusals``, a worker
+    counts what it refuses by itself. Rates are bytes per second of both directions together, ``burst_bytes`` what may
+    pass at once.
     """
 
     session: int
@@ -36,8 +37,20 @@ class RelayReserved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RelayAddress:
+    """A stream session has its port: whatever is sent to ``address`` (text with port) reaches its peer."""
+
+    session: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RelayReleased:
-    """A session has ended, after ``moved_bytes`` more than last reported."""
+    """
+    A session has ended, after ``moved_bytes`` more than last reported.
+
+    The hub counts the session until it is told, so a worker whose queue is full has to say it again.
+    """
 
     session: int
     moved_bytes: int

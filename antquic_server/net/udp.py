@@ -32,7 +32,7 @@ from antquic_server.net.trains import (
     switch_gro,
 )
 
-__all__ = ["PathAddress", "SendResult", "UdpSocket"]
+__all__ = ["RECEIVE_BUFFER_BYTES", "PathAddress", "SendResult", "UdpSocket"]
 
 RECEIVE_BUFFER_BYTES: Final = 1 << 16
 """No UDP datagram and no GRO train is longer: both are one IP packet to the kernel."""
@@ -108,7 +108,9 @@ class UdpSocket:
     The local address of each datagram is then learnt by IP_PKTINFO or IPV6_PKTINFO and replies leave from it:
     a machine with several addresses would else answer from whichever one routing prefers, and the peer would
     not know the sender. ``socket_index`` is written into each ``PathAddress``, so that the owner of several
-    sockets finds this one. ``offloads=False`` leaves GRO and GSO off.
+    sockets finds this one. ``offloads=False`` leaves GRO and GSO off. ``buffer`` is memory of
+    RECEIVE_BUFFER_BYTES to receive into, which many sockets that are read one after another may share;
+    ``max_paths`` bounds the cache of senders.
 
     The fields count since construction: ``receive_calls`` and ``send_calls`` are system calls that moved
     data, ``truncated`` datagrams or trains dropped because they did not fit (they always should),
@@ -122,6 +124,7 @@ class UdpSocket:
         "_gro",
         "_gso",
         "_ipv6",
+        "_max_paths",
         "_paths",
         "_recvmsg_into",
         "_sendmsg",
@@ -135,7 +138,16 @@ class UdpSocket:
         "wildcard",
     )
 
-    def __init__(self, sock: socket.socket, *, wildcard: bool, socket_index: int = 0, offloads: bool = True) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        wildcard: bool,
+        socket_index: int = 0,
+        offloads: bool = True,
+        buffer: bytearray | None = None,
+        max_paths: int | None = None,
+    ) -> None:
         self.sock = sock
         self.wildcard = wildcard
         self.socket_index = socket_index
@@ -145,9 +157,10 @@ class UdpSocket:
         self.truncated = 0
         self.gso_refused = 0
         self._ipv6 = sock.family == socket.AF_INET6
-        self._buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
+        self._buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES) if buffer is None else buffer)
         self._buffers = [self._buffer]
         self._paths: dict[object, PathAddress] = {}
+        self._max_paths = max_paths or PATH_CACHE_ENTRIES
         self._recvmsg_into = sock.recvmsg_into
         self._sendmsg = sock.sendmsg
         self._gro = switch_gro(sock, on=offloads)
@@ -311,7 +324,7 @@ class UdpSocket:
             reply_control(packet_info),
             self.socket_index,
         )
-        if len(self._paths) >= PATH_CACHE_ENTRIES:
+        if len(self._paths) >= self._max_paths:
             self._paths.clear()
         self._paths[key] = path
         return path

@@ -40,6 +40,14 @@ class TokenBucket:
         self._tokens -= amount
         return True
 
+    def change(self, rate_per_s: float, burst: float, now_s: float) -> None:
+        """Apply another limit from now on; nothing is won by it: tokens are what they were, or the new ``burst``."""
+        _require_sound(rate_per_s, burst)
+        self.take(now_s, 0.0)  # what the old rate has earned until now
+        self._rate_per_s = rate_per_s
+        self._burst = burst
+        self._tokens = min(self._tokens, burst)
+
 
 class KeyedBuckets:
     """

@@ -33,6 +33,9 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
 from antquic_server.errors import RelayDecodeError
 from antquic_server.protocol.steering import MAX_WORKER_COUNT, SHORT_HEADER_STEERING_OFFSET
 
@@ -48,6 +51,7 @@ __all__ = [
     "UNKNOWN",
     "UNKNOWN_BYTES",
     "bind_counter_untrusted",
+    "channel_secret",
     "channel_token",
     "data_header",
     "encode_bind",
@@ -149,6 +153,12 @@ def unknown_token_untrusted(datagram: bytes | memoryview) -> bytes:
     if len(datagram) != UNKNOWN_BYTES:
         raise RelayDecodeError(f"unknown of {len(datagram)} bytes, expected {UNKNOWN_BYTES}")
     return bytes(datagram[HEADER_BYTES:])
+
+
+def channel_secret(identity_seed: bytes) -> bytes:
+    """Derive the secret of ``channel_token`` from the seed of the node key, for supervisor and workers alike."""
+    info = b"antquic-server relay channel"
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(identity_seed)
 
 
 def channel_token(node_secret: bytes, channel_id: bytes) -> bytes:

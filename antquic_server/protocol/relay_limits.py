@@ -39,6 +39,7 @@ class Refusal(StrEnum):
     PREFIX_SESSIONS = "prefix_sessions"
     SELF_TARGET = "self_target"
     TARGET_DECLINED = "target_declined"
+    TARGET_RATE = "target_rate"
     TARGET_SILENT = "target_silent"
     TARGET_UNKNOWN = "target_unknown"
     UNAUTHENTICATED = "unauthenticated"
@@ -74,6 +75,7 @@ STATUS: Final = MappingProxyType(
         Refusal.PREFIX_SESSIONS: RelayStatus.UNAVAILABLE,
         Refusal.SELF_TARGET: RelayStatus.BAD_REQUEST,
         Refusal.TARGET_DECLINED: RelayStatus.FORBIDDEN,
+        Refusal.TARGET_RATE: RelayStatus.UNAVAILABLE,
         Refusal.TARGET_SILENT: RelayStatus.NOT_FOUND,
         Refusal.TARGET_UNKNOWN: RelayStatus.NOT_FOUND,
         Refusal.UNAUTHENTICATED: RelayStatus.FORBIDDEN,

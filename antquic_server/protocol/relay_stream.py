@@ -30,6 +30,7 @@ __all__ = [
     "MAX_REQUEST_BYTES",
     "ConnectUdpRequest",
     "ConnectUdpResponse",
+    "FrameReader",
     "MessageReader",
     "RelayStatus",
     "decode_frame_untrusted",
@@ -57,6 +58,12 @@ _HAS_REASON: Final = 0x02
 _FAMILY_IPV4: Final = 4
 _FAMILY_IPV6: Final = 6
 _LENGTH: Final = Struct(">I")
+_LENGTH_BYTES: Final = _LENGTH.size
+_IPV4_START: Final = bytes((CONTEXT_ID, _FAMILY_IPV4))
+_IPV6_START: Final = bytes((CONTEXT_ID, _FAMILY_IPV6))
+_IPV4_HEADER_BYTES: Final = 8
+_IPV6_HEADER_BYTES: Final = 20
+_MAX_HEADER_BYTES: Final = 27  # with a context id of eight bytes
 _MAX_HOST_BYTES: Final = 255
 
 
@@ -135,6 +142,66 @@ class MessageReader:
             return None
         self._offset = start + length
         return bytes(self._buffer[start : self._offset])
+
+
+class FrameReader:
+    """
+    Cuts a stream into frames, many at a time: what a relay does for every datagram of every peer.
+
+    ``feed`` what has arrived, as often as it does, and take all frames at once. A frame is given as its header (what
+    ``frame_header`` writes) and its payload, so that a reader that knows the header needs not read it again; of a body
+    that is no frame both are empty.
+    """
+
+    __slots__ = ("_chunks", "_held_bytes", "_needed_bytes")
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+        self._held_bytes = 0
+        self._needed_bytes = _LENGTH_BYTES
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that have arrived and were not taken."""
+        return self._held_bytes
+
+    def feed(self, data: bytes) -> None:
+        """Append what has arrived."""
+        self._chunks.append(data)
+        self._held_bytes += len(data)
+
+    def take_untrusted(self) -> list[tuple[bytes, bytes]]:
+        """Return the frames that are complete; RelayDecodeError once one is too long, the stream is of no use then."""
+        frames: list[tuple[bytes, bytes]] = []
+        if self._held_bytes < self._needed_bytes:
+            return frames
+        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        size = self._held_bytes
+        offset = 0
+        length = 0
+        while offset + _LENGTH_BYTES <= size:
+            (length,) = _LENGTH.unpack_from(data, offset)
+            if length > MAX_FRAME_BYTES:
+                raise RelayDecodeError(f"relay frame of {length} bytes, at most {MAX_FRAME_BYTES}")
+            start = offset + _LENGTH_BYTES
+            end = start + length
+            if end > size:
+                break
+            # What nearly all frames begin with is recognised without being read.
+            beginning = data[start : start + 2]
+            if beginning == _IPV4_START:
+                payload = start + _IPV4_HEADER_BYTES
+            elif beginning == _IPV6_START:
+                payload = start + _IPV6_HEADER_BYTES
+            else:
+                payload = start + _header_length_untrusted(data[start : min(end, start + _MAX_HEADER_BYTES)])
+            frames.append((data[start:payload], data[payload:end]) if start < payload <= end else (b"", b""))
+            offset = end
+        self._held_bytes = size - offset
+        # A frame that trickles in is not joined again with each byte of it.
+        self._needed_bytes = _LENGTH_BYTES + (length if self._held_bytes >= _LENGTH_BYTES else 0)
+        self._chunks = [data[offset:]] if offset < size else []
+        return frames
 
 
 def decode_request_untrusted(body: bytes) -> ConnectUdpRequest:
@@ -220,6 +287,17 @@ def decode_frame_untrusted(body: bytes) -> tuple[SocketAddress, bytes]:
     except (BufferReadError, AddressDecodeError):
         raise RelayDecodeError("relay frame is malformed") from None
     return address, body[buf.tell() :]
+
+
+def _header_length_untrusted(body: bytes) -> int:
+    """Length of a header with a context id of any length; 0 if it is none."""
+    buf = Buffer(data=body)
+    try:
+        buf.pull_uint_var()
+        _pull_family_and_address_untrusted(buf)
+    except (BufferReadError, AddressDecodeError, RelayDecodeError):
+        return 0
+    return buf.tell()
 
 
 def _pull_family_and_address_untrusted(buf: Buffer) -> SocketAddress:

@@ -165,6 +165,10 @@ class AssignmentWriter:
         self._echo = echo
         self._root_secret = secrets.token_bytes(ROOT_SECRET_BYTES)
 
+    def change(self, settings: Settings) -> None:
+        """Tell workers that are assigned from now on other settings."""
+        self._settings = to_plain(settings)
+
     def __call__(self, slot: int, generation: int) -> Assign:
         """Return the assignment for the ``generation``-th worker of ``slot``."""
         return Assign(

@@ -24,7 +24,8 @@ class PeerConnection:
     One connection of a peer: ``connection`` is unique within the worker of ``slot``.
 
     ``readable`` says whether the peer reads what we send on it, ``advertised`` are the addresses it has advertised
-    there, ``reached_at`` is the address of ours that it sends to, empty if unknown.
+    there, ``reached_at`` is the address of ours that it sends to, empty if unknown. ``channels`` says that it knows
+    relay channels.
     """
 
     slot: int
@@ -34,6 +35,7 @@ class PeerConnection:
     readable: bool = True
     advertised: tuple[str, ...] = ()
     reached_at: str = ""
+    channels: bool = False
 
     @property
     def address(self) -> SocketAddress:
@@ -99,10 +101,22 @@ class Directory:
             self._forget(slot, connection, peer_id)
         return len(held)
 
-    def newest(self, peer_id: bytes) -> PeerConnection | None:
-        """Return the connection on which to tell a peer something: the last one listed that it reads."""
+    def newest(self, peer_id: bytes, *, channels: bool = False) -> PeerConnection | None:
+        """
+        Return the connection on which to tell a peer something: the last one listed that it reads.
+
+        ``channels`` wants one on which it reads messages about relay channels.
+        """
         connections = self._peers.get(peer_id, {}).values()
-        return next((each for each in reversed(connections) if each.readable), None)
+        return next((each for each in reversed(connections) if each.readable and each.channels >= channels), None)
+
+    def get(self, peer_id: bytes, slot: int, connection: int) -> PeerConnection | None:
+        """Return one connection of a peer, None if it is not, or no longer, that peer's."""
+        return self._peers.get(peer_id, {}).get((slot, connection))
+
+    def is_listed(self, peer_id: bytes) -> bool:
+        """Tell whether a peer has any connection."""
+        return peer_id in self._peers
 
     def find(self, peer_id: bytes) -> list[PeerConnection]:
         """Return the peer's connections, by slot; an empty list if it has none."""

@@ -10,11 +10,12 @@ changed.
 """
 
 import os
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from antquic_server.config.model import NatSettings
+from antquic_server.config.model import NatSettings, RelaySettings
 from antquic_server.ipc.messages import (
     VERSION,
     Assign,
@@ -25,6 +26,7 @@ from antquic_server.ipc.messages import (
     Hello,
     Introduce,
     Introduced,
+    LimitsChanged,
     Message,
     PeerDown,
     PeerUp,
@@ -43,6 +45,7 @@ from antquic_server.supervisor.policy import (
     WorkerEnd,
 )
 from antquic_server.supervisor.process import EndReason, WorkerListener, WorkerProcess, WorkerState
+from antquic_server.supervisor.relay_desk import RelayDesk, RelayMessage, RelayPlan
 from antquic_server.supervisor.slots import SlotTable
 
 FIGURES_INTERVAL_S: Final = 1.0
@@ -70,6 +73,8 @@ class FleetPlan:
     start_worker: Callable[[WorkerListener], WorkerProcess]
     assignment: Callable[[int, int], Assign]
     nat: NatSettings = field(default_factory=NatSettings)
+    relay: RelaySettings = field(default_factory=RelaySettings)
+    channel_secret: bytes = b""
 
 
 class Fleet:
@@ -97,7 +102,21 @@ class Fleet:
         self.slots: SlotTable[WorkerProcess] = SlotTable(plan.worker_count)
         self.workers: list[WorkerProcess] = []
         self.directory = Directory(plan.max_connections)
-        self.hub = Hub(self.directory, self._tell_slot, nat=plan.nat, clock=clock)
+        relay = RelayPlan(
+            settings=plan.relay,
+            nat=plan.nat,
+            slots=plan.worker_count,
+            secret=plan.channel_secret,
+            random_bytes=secrets.token_bytes,
+        )
+        self.relay = RelayDesk(relay, self.directory, self._tell_slot, self._ready_slots, clock=clock)
+        self.hub = Hub(
+            self.directory,
+            self._tell_slot,
+            nat=plan.nat,
+            clock=clock,
+            relay_addresses=self.relay.quotas.addresses,
+        )
         self.retired = RetiredTotals()
         self.restarts: dict[EndReason, int] = dict.fromkeys(EndReason, 0)
         self.stopping = False
@@ -157,17 +176,26 @@ class Fleet:
             self._figures_due_s = now_s + FIGURES_INTERVAL_S
             for worker in self.workers:
                 worker.read_figures()
+        self.relay.tick()
         self._reconcile()
 
     def drain(self, deadline_s: float) -> None:
         """Ask every worker to leave; nobody is replaced any more."""
         self.stopping = True
+        self.relay.drain()
         for worker in list(self.workers):
             if worker.state is WorkerState.STARTING:
                 worker.kill(EndReason.LATE)
             else:
                 worker.drain(deadline_s)
         self._tell_if_empty()
+
+    def change_relay(self, settings: RelaySettings, everything: dict[str, object]) -> None:
+        """Let other limits of relaying hold; ``everything`` are all settings, as workers are told them."""
+        self.relay.change(settings)
+        for worker in self.workers:
+            if worker.slot is not None:
+                worker.send(LimitsChanged(settings=everything))
 
     def kill(self) -> None:
         """End every worker at once."""
@@ -190,10 +218,13 @@ class Fleet:
                 self._peer_up(worker.slot, message)
             case PeerDown() if worker.slot is not None:
                 self.directory.peer_down(worker.slot, message.connection)
+                self.relay.peer_down(message.peer_id)
             case Introduce() if worker.slot is not None:
                 self.hub.introduce(worker.slot, message)
             case Introduced() if worker.slot is not None:
                 self.hub.introduced(message)
+            case _ if isinstance(message, RelayMessage) and worker.slot is not None:
+                self.relay.heard(worker.slot, message)
             case Hello() if worker.state is WorkerState.STARTING:
                 self._greet(worker, message)
             case Ready() if worker.state is WorkerState.ASSIGNED and message.slot == worker.slot:
@@ -217,6 +248,7 @@ class Fleet:
         if worker.slot is not None:
             self.retired.retire(worker.slot, worker.snapshot())
             forgotten = self.directory.slot_down(worker.slot)
+            self.relay.slot_down(worker.slot)
             log.debug("directory forgot a slot", slot=worker.slot, connections=forgotten)
         if self.stopping:
             self._tell_if_empty()
@@ -237,6 +269,7 @@ class Fleet:
     def _ready(self, worker: WorkerProcess, message: Ready) -> None:
         worker.ready(message)
         self._policy.worker_ready()
+        self.relay.slot_ready(message.slot)
         log.debug("worker ready", slot=worker.slot, generation=worker.generation, worker_pid=worker.pid)
         if not self._was_ready and self.ready_count == len(self.slots):
             self._was_ready = True
@@ -252,8 +285,13 @@ class Fleet:
             readable=message.readable,
             advertised=tuple(message.advertised),
             reached_at=message.reached_at,
+            channels=message.channels,
         )
         self.directory.peer_up(message.peer_id, connection)
+
+    def _ready_slots(self) -> dict[int, int]:
+        ready = (worker for worker in self.workers if worker.is_ready)
+        return {worker.slot: worker.open_connections for worker in ready if worker.slot is not None}
 
     def _tell_slot(self, slot: int, message: Message) -> bool:
         # The number has been through a worker, and a worker reads what strangers send.

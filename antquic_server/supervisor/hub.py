@@ -18,9 +18,9 @@ unproven_address     introductions to an address that nobody has been seen at, b
 ==================== ===========================================================================================
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from enum import StrEnum
+from typing import Final
 
 from antquic_server.config.model import NatSettings
 from antquic_server.errors import AddressDecodeError
@@ -30,32 +30,28 @@ from antquic_server.protocol.coordination import RejectionReason
 from antquic_server.protocol.coordinator import PeerAddresses, find_stand_in
 from antquic_server.protocol.limits import KeyedBuckets, address_prefixes
 from antquic_server.supervisor.directory import Directory, PeerConnection
+from antquic_server.supervisor.target_limits import RATE_TABLE_ENTRIES, Limit, TargetLimits
 
-RATE_TABLE_ENTRIES = 1 << 16
-"""Buckets per table, 1 MB; peers that collide share one (``protocol.limits``)."""
-
-TARGET_SHARE = 0.5
-"""Part of a target's limit that requests from one address can use."""
+DIRECT: Final = "direct"
+RELAYED: Final = "relayed"
+"""Kinds of introductions: both addresses are the peers' own, or one is that of a relay session."""
 
 UNPROVEN_PER_S = 0.2
 UNPROVEN_BURST = 5.0
 """A peer that dials in vain sends some 15 kB; so those who are made to dial a stranger send him 3 kB/s altogether."""
 
 
-class Limit(StrEnum):
-    """What a request was too much for; a word for the metrics."""
-
-    INITIATOR = "initiator"
-    TARGET = "target"
-    TARGET_SHARE = "target_share"
-    UNPROVEN_ADDRESS = "unproven_address"
+RELAY_FROM_ROUND: Final = 2
+"""The round of an initiator from which on it is taken to dial through its relay session, if it has one."""
 
 
 class Hub:
     """
     ``tell_slot`` sends a message to the worker of a slot; False if there is none or its queue is full.
 
-    ``limited`` counts the requests that were refused as RateLimited, ``clock`` is in monotonic seconds.
+    ``relay_addresses`` returns where a peer is reached through its relay sessions here, the newest first. ``limited``
+    counts the requests that were refused as RateLimited, ``introduced_by`` the pairs of peers that were given
+    addresses, ``clock`` is in monotonic seconds.
     """
 
     def __init__(
@@ -65,16 +61,17 @@ class Hub:
         *,
         nat: NatSettings,
         clock: Callable[[], float],
+        relay_addresses: Callable[[bytes], Sequence[SocketAddress]] = lambda _: (),
     ) -> None:
         self.limited = dict.fromkeys(Limit, 0)
+        self.introduced_by = dict.fromkeys((DIRECT, RELAYED), 0)
         self._directory = directory
         self._tell_slot = tell_slot
         self._clock = clock
-        rate_per_s, burst = nat.introductions_per_target_per_s, nat.introductions_per_target_burst
+        self._relay_addresses = relay_addresses
+        self._targets = TargetLimits(nat)
         self._buckets = {
             Limit.INITIATOR: _buckets(nat.coordination_rate_per_s, nat.coordination_burst),
-            Limit.TARGET: _buckets(rate_per_s, burst),
-            Limit.TARGET_SHARE: _buckets(rate_per_s * TARGET_SHARE, max(1.0, burst * TARGET_SHARE)),
             Limit.UNPROVEN_ADDRESS: _buckets(UNPROVEN_PER_S, UNPROVEN_BURST),
         }
 
@@ -96,6 +93,10 @@ class Hub:
 
     def introduced(self, message: Introduced) -> None:
         """Pass an answer back to the worker that asked; if it is gone, so is its peer's connection."""
+        if not message.reason:
+            relays = (*self._relay_addresses(message.initiator), *self._relay_addresses(message.target))
+            named = {message.initiator_address, message.target_address}
+            self.introduced_by[RELAYED if named & set(map(str, relays)) else DIRECT] += 1
         self._tell_slot(message.slot, message)
 
     def _pass_on(self, question: Introduce, target: PeerConnection) -> RejectionReason | None:
@@ -105,16 +106,25 @@ class Hub:
             others=self._directory.addresses(question.initiator),
             advertised=tuple(map(SocketAddress.parse, question.advertised)),
         )
-        share = question.target + address_prefixes(initiator.observed)[-1]
-        if not (self._take(Limit.TARGET_SHARE, share) and self._take(Limit.TARGET, question.target)):
+        exceeded = self._targets.exceeded(question.target, initiator.observed, self._clock())
+        if exceeded is not None:
+            self.limited[exceeded] += 1
             return RejectionReason.RATE_LIMITED
+        initiator, target_relay = self._with_relay(question, initiator)
         known = PeerAddresses(
-            observed=target.address,
+            observed=target.address if target_relay is None else target_relay,
             others=self._directory.addresses(question.target),
             advertised=tuple(map(SocketAddress.parse, target.advertised)),
         )
         # The worker uses what it is told here and nothing else that a peer has advertised.
-        question = replace(question, target_connection=target.connection, advertised=[], target_advertised=[])
+        question = replace(
+            question,
+            target_connection=target.connection,
+            address=str(initiator.observed),
+            advertised=[],
+            target_advertised=[],
+            target_relay="" if target_relay is None else str(target_relay),
+        )
         stand_in = find_stand_in(initiator, known)
         if stand_in is not None:
             if not stand_in.proven and not self._take(Limit.UNPROVEN_ADDRESS, address_prefixes(stand_in.address)[-1]):
@@ -125,6 +135,23 @@ class Hub:
             else:
                 question = replace(question, target_advertised=named)
         return None if self._tell_slot(target.slot, question) else RejectionReason.INTERNAL_ERROR
+
+    def _with_relay(self, question: Introduce, initiator: PeerAddresses) -> tuple[PeerAddresses, SocketAddress | None]:
+        """
+        Return the initiator, and the address to name for the target if that is not to be the one it is seen at.
+
+        A target that has advertised the address of its relay session listens there, because its NAT gives it another
+        port for everybody it talks to. An initiator whose first round has failed, and which holds a session, dials
+        through it: the target has to open its NAT for packets from there.
+        """
+        advertised = {text for each in self._directory.find(question.target) for text in each.advertised}
+        usable = (each for each in self._relay_addresses(question.target) if str(each) in advertised)
+        target_relay = next((each for each in usable if initiator.in_family(ipv4=each.is_ipv4) is not None), None)
+        if question.round >= RELAY_FROM_ROUND:
+            relays = self._relay_addresses(question.initiator)
+            same_family = (each for each in relays if each.is_ipv4 == initiator.observed.is_ipv4)
+            initiator = replace(initiator, observed=next(same_family, initiator.observed))
+        return initiator, target_relay
 
     def _take(self, limit: Limit, key: bytes) -> bool:
         taken = self._buckets[limit].take(key, self._clock())

@@ -16,10 +16,11 @@ from typing import Final
 
 import uvloop
 
-from antquic_server.config.model import Settings
-from antquic_server.errors import CannotBootError, ExitCode
+from antquic_server.config.model import Settings, to_plain
+from antquic_server.errors import CannotBootError, ConfigurationError, ExitCode
 from antquic_server.identity import Identity
 from antquic_server.logs import get_logger
+from antquic_server.protocol.relay_channel import channel_secret
 from antquic_server.supervisor.admin import AdminServer
 from antquic_server.supervisor.boot import (
     WORKER_COMMAND,
@@ -32,6 +33,7 @@ from antquic_server.supervisor.cpus import usable_cpus
 from antquic_server.supervisor.fleet import Fleet, FleetPlan
 from antquic_server.supervisor.privileges import drop_privileges
 from antquic_server.supervisor.process import WorkerListener, WorkerProcess
+from antquic_server.supervisor.reload import compare, merge
 from antquic_server.supervisor.status import NodeFacts, NodeStatus
 
 DRAIN_SHARE: Final = 0.6
@@ -47,6 +49,7 @@ def run_supervisor(
     certificate: tuple[bytes, bytes],
     *,
     echo: bool,
+    reload: Callable[[], Settings] | None = None,
     worker_command: Sequence[str] = WORKER_COMMAND,
 ) -> int:
     """
@@ -57,6 +60,7 @@ def run_supervisor(
         identity: The node key.
         certificate: X.509 certificate chain and private key for clients without raw public keys, both PEM.
         echo: Whether workers send back what peers send.
+        reload: Reads the configuration again, for SIGHUP; raises ConfigurationError. None: SIGHUP changes nothing.
         worker_command: Program and arguments of a worker process.
 
     Raises:
@@ -80,6 +84,8 @@ def run_supervisor(
             Supervisor,
             settings=settings,
             peer_id=identity.peer_id,
+            channel_secret=channel_secret(identity.seed),
+            reload=reload,
             endpoint=endpoint,
             assignments=assignments,
             worker_command=worker_command,
@@ -97,6 +103,7 @@ async def _serve(build: Callable[..., "Supervisor"], endpoint: Endpoint) -> int:
     supervisor = build(loop=loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, partial(supervisor.handle_stop_signal, number))
+    loop.add_signal_handler(signal.SIGHUP, supervisor.handle_reload_signal)
     admin = AdminServer(supervisor.status)
     await admin.start(endpoint.admin)
     try:
@@ -118,6 +125,8 @@ class Supervisor:
         *,
         settings: Settings,
         peer_id: bytes,
+        channel_secret: bytes,
+        reload: Callable[[], Settings] | None,
         endpoint: Endpoint,
         assignments: AssignmentWriter,
         worker_command: Sequence[str],
@@ -126,6 +135,8 @@ class Supervisor:
     ) -> None:
         self._settings = settings
         self._peer_id = peer_id
+        self._reload = reload
+        self._assignments = assignments
         self._endpoint = endpoint
         self._loop = loop
         self._worker_command = worker_command
@@ -142,6 +153,8 @@ class Supervisor:
             start_worker=self._start_worker,
             assignment=assignments,
             nat=settings.nat,
+            relay=settings.relay,
+            channel_secret=channel_secret,
         )
         self._fleet = Fleet(
             plan,
@@ -184,6 +197,27 @@ class Supervisor:
         # The timer first: draining an empty fleet ends the node at once.
         self._loop.call_later(deadline_s * KILL_SHARE, self._lose_patience)
         self._fleet.drain(deadline_s * DRAIN_SHARE)
+
+    def handle_reload_signal(self) -> None:
+        """Read the configuration again and apply what may change; a wrong one changes nothing."""
+        if self._reload is None or self._fleet.stopping:
+            log.info("configuration not read again", reason="draining" if self._fleet.stopping else "there is none")
+            return
+        problem = ""
+        found = self._settings
+        try:
+            found = self._reload()
+        except ConfigurationError as error:
+            problem = str(error)
+        if problem:
+            log.error("configuration not reloaded", error=problem)
+            return
+        changes = compare(self._settings, found)
+        log.info("configuration reloaded", changed=changes.applied, needs_restart=changes.needs_restart)
+        if changes.applied:
+            self._settings = merge(self._settings, found)
+            self._assignments.change(self._settings)
+            self._fleet.change_relay(self._settings.relay, to_plain(self._settings))
 
     def _start_worker(self, listener: WorkerListener) -> WorkerProcess:
         return WorkerProcess(

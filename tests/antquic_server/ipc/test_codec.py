@@ -65,7 +65,7 @@ INTRODUCE = Introduce(
     advertised=["a"],
     slot=5,
 )
-INTRODUCE_HEX = "00000016" + "9c0a010203c401aac401bb04a33a3a3191a16105ff90"
+INTRODUCE_HEX = "00000017" + "9d0a010203c401aac401bb04a33a3a3191a16105ff90a0"
 INTRODUCED = INTRODUCE.answer(reason="r", initiator_address="i", target_address="t")
 INTRODUCED_HEX = "00000013" + "9b0b010203c401aac401bb0504a172a169a174"
 

@@ -77,6 +77,24 @@ def test_no_schedule_gets_more_than_burst_plus_rate(rate_per_s: float, burst: in
     assert taken <= burst + rate_per_s * (now_s - START_S) + 1e-6
 
 
+def test_changed_limit_wins_no_tokens() -> None:
+    """Tokens are what they were when the limit changes, no more than the new burst, and grow at the new rate."""
+    bucket = TokenBucket(10.0, 100.0)
+    assert bucket.take(0.0, 100.0)
+    bucket.change(1.0, 50.0, 2.0)  # 20 earned at the old rate
+    assert not bucket.take(2.0, 21.0)
+    assert bucket.take(2.0, 20.0)
+    assert not bucket.take(3.0, 2.0)
+    assert bucket.take(3.0, 1.0)
+    bucket.change(1.0, 1000.0, 3.0)
+    assert not bucket.take(3.0, 1.0)
+    full = TokenBucket(1.0, 100.0)
+    full.change(1.0, 10.0, 0.0)
+    assert not full.take(0.0, 11.0)
+    with pytest.raises(ValueError, match="rate_per_s"):
+        full.change(-1.0, 1.0, 0.0)
+
+
 def test_keys_have_buckets_of_their_own() -> None:
     """One key at its limit leaves others alone."""
     buckets = KeyedBuckets(rate_per_s=1, burst=1, capacity=1 << 16)

@@ -9,7 +9,8 @@ import pytest
 from antquic_server.config.model import NatSettings
 from antquic_server.ipc.messages import Introduce, Introduced, Message
 from antquic_server.supervisor.directory import Directory, PeerConnection
-from antquic_server.supervisor.hub import UNPROVEN_BURST, UNPROVEN_PER_S, Hub, Limit
+from antquic_server.supervisor.hub import UNPROVEN_BURST, UNPROVEN_PER_S, Hub
+from antquic_server.supervisor.target_limits import Limit
 from support.coordination import ALICE, BOB
 
 NAT = NatSettings(

@@ -10,7 +10,7 @@ from antquic_server.ipc.messages import Heartbeat, Ready
 from antquic_server.stats.merge import RetiredTotals
 from antquic_server.supervisor.directory import Directory, PeerConnection
 from antquic_server.supervisor.fleet import Fleet
-from antquic_server.supervisor.hub import Limit
+from antquic_server.supervisor.target_limits import Limit
 from antquic_server.supervisor.process import EndReason, ProcessFigures, WorkerProcess, WorkerState
 from antquic_server.supervisor.slots import SlotTable
 from antquic_server.supervisor.status import NodeFacts, NodeStatus

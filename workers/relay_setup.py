@@ -1,0 +1,89 @@
+"""Builds the stream relay of a worker from its settings."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import IPv4Address, IPv6Address
+
+from antquic_server.config.model import RelaySettings, Settings
+from antquic_server.ipc.messages import Message, SocketDescriptor
+from antquic_server.net.local_address import is_local_address
+from antquic_server.net.packet_info import local_host
+from antquic_server.net.udp import PathAddress
+from antquic_server.protocol.limits import TokenBucket
+from antquic_server.protocol.relay_targets import TargetPolicy, TargetRules
+from antquic_server.stats.counters import CounterSet
+from workers.connection import Connection
+from workers.endpoint import Endpoint
+from workers.relay_desk import RelayDesk, RelaySurroundings
+from workers.relay_ports import RelayPorts
+from workers.relay_session import RelayCounters
+from workers.relay_streams import RelayStreams
+from workers.service import Service
+
+
+def relay_share(settings: RelaySettings, worker_count: int) -> TokenBucket:
+    """Return what all relay sessions of a worker may move together, until the hub says otherwise: an equal part."""
+    rate = settings.bandwidth_bytes_per_s / worker_count
+    return TokenBucket(rate, rate * settings.burst_s)
+
+
+def target_policy(settings: Settings, listen_ports: Iterable[int]) -> TargetPolicy:
+    """Return the rules of the configuration, for a node that listens on these ports."""
+    public = settings.relay.public_address
+
+    def is_own(host: IPv4Address | IPv6Address) -> bool:
+        return str(host) == public or is_local_address(host)
+
+    return TargetPolicy(_rules(settings.relay, _own_ports(settings, listen_ports)), is_own)
+
+
+def stream_relay(
+    application: Service,
+    settings: Settings,
+    *,
+    sockets: Sequence[SocketDescriptor],
+    tell_hub: Callable[[Message], bool],
+    endpoint: Callable[[], Endpoint],
+    share: TokenBucket,
+    counters: CounterSet,
+    loop: asyncio.AbstractEventLoop,
+    echo: bool,
+) -> RelayStreams:
+    """Build the service in front of ``application``; ``endpoint`` is asked for later, as it does not exist yet."""
+    listen_ports = [item.port for item in sockets]
+    own_ports = _own_ports(settings, listen_ports)
+    policy = target_policy(settings, listen_ports)
+
+    def flush(connections: Iterable[Connection]) -> None:
+        endpoint().flush(connections, time.monotonic())
+
+    def reached_at(path: PathAddress) -> str:
+        if not 0 <= path.socket_index < len(sockets):
+            return ""
+        return local_host(path.local) or sockets[path.socket_index].host
+
+    desk = RelayDesk(
+        RelaySurroundings(tell_hub=tell_hub, flush=flush, local_host=reached_at, loop=loop),
+        settings=settings.relay,
+        ports=RelayPorts(settings.relay.port_range, secrets.randbelow),
+        policy=policy,
+        share=share,
+        counters=RelayCounters(counters),
+        change_policy=lambda changed: policy.change(_rules(changed, own_ports)),
+    )
+    return RelayStreams(application, desk, only_exact=echo)
+
+
+def _own_ports(settings: Settings, listen_ports: Iterable[int]) -> frozenset[int]:
+    return frozenset(listen_ports) | {int(settings.admin.listen.rpartition(":")[2])}
+
+
+def _rules(settings: RelaySettings, own_ports: frozenset[int]) -> TargetRules:
+    return TargetRules(
+        allowed=settings.allowed_targets,
+        denied=settings.denied_targets,
+        own_ports=own_ports,
+        session_ports=settings.port_range,
+    )
