@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import cycle
 from typing import Any
@@ -83,26 +84,30 @@ class LoadResult:
 
 
 def generate(order: LoadOrder) -> LoadResult:
-    """Send and count in this process."""
-    return _Load(order).run()
+    """Send and count in this process; the descriptors of the order are closed afterwards."""
+    with ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.socket(fileno=fd))
+            for item in order.sessions
+            for fd in (item.out_fd, item.arrival_fd)
+        ]
+        return _Load(order, sockets).run()
 
 
 class _Load:
-    def __init__(self, order: LoadOrder) -> None:
+    def __init__(self, order: LoadOrder, sockets: Sequence[socket.socket]) -> None:
         self._order = order
         self._arrival_bytes = order.payload_bytes + order.arrival_overhead_bytes
         count = len(order.sessions)
         messages = max(1, BURST_DATAGRAMS // (order.train * count))
         self._burst = messages * order.train
         payload = os.urandom(order.payload_bytes)
-        # The socket objects keep the descriptors open.
-        self._sockets = [socket.socket(fileno=fd) for item in order.sessions for fd in (item.out_fd, item.arrival_fd)]
         self._senders = [
             BatchSender(sock, bytes.fromhex(item.header) + payload, train=order.train, messages=messages)
-            for sock, item in zip(self._sockets[::2], order.sessions, strict=True)
+            for sock, item in zip(sockets[::2], order.sessions, strict=True)
         ]
         self._turns = cycle(self._senders)
-        self._receivers = [BatchReceiver(sock) for sock in self._sockets[1::2]]
+        self._receivers = [BatchReceiver(sock) for sock in sockets[1::2]]
         self._arrived = [0] * count
         self._limit = max(4 * BURST_DATAGRAMS, 2 * self._burst * count)
 

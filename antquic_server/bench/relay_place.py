@@ -45,6 +45,11 @@ _BUFFER_BYTES: Final = 8 << 20
 _SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
 _NO_LIMIT_SEGMENTS: Final = 65535
+_SYSCTLS: Final = {
+    "ipv4/ip_forward": 0,
+    "ipv6/conf/all/disable_ipv6": 1,
+    "ipv6/conf/default/disable_ipv6": 1,
+}
 
 _T = TypeVar("_T")
 
@@ -123,7 +128,7 @@ class Place:
         """Make the namespaces and join them."""
         self._ip(None, "".join(f"netns add {name}\n" for name in self.names.values()))
         for name in self.names.values():
-            write_sysctls(name, {"ipv6/conf/all/disable_ipv6": 1, "ipv6/conf/default/disable_ipv6": 1})
+            write_sysctls(name, _SYSCTLS)
         relay = self.names[RELAY]
         self._ip(
             None,

@@ -16,7 +16,7 @@ class Window:
     less than the limit thereby drops a few datagrams at the beginning and then goes on with what fits.
     """
 
-    __slots__ = ("_lost", "_lost_after_s", "_mark_s", "_sent_before", "_sent_mark", "delivered", "limit", "sent")
+    __slots__ = ("_lost", "_lost_after_s", "_mark_s", "_sent_at_mark", "delivered", "limit", "sent")
 
     def __init__(self, limit: int, now_s: float, *, lost_after_s: float = LOST_AFTER_S) -> None:
         self.limit = limit
@@ -25,10 +25,7 @@ class Window:
         self.delivered = 0
         self._lost = 0
         self._mark_s = now_s
-        self._sent_mark = 0
-        """Sent until the last mark."""
-        self._sent_before = 0
-        """Sent until the mark before, so at least ``lost_after_s`` ago at the next."""
+        self._sent_at_mark = 0
 
     @property
     def room(self) -> int:
@@ -44,5 +41,5 @@ class Window:
         """Give up what is overdue; call it often."""
         if now_s - self._mark_s < self._lost_after_s:
             return
-        self._lost = max(self._lost, self._sent_before - self.delivered)
-        self._sent_before, self._sent_mark, self._mark_s = self._sent_mark, self.sent, now_s
+        self._lost = max(self._lost, self._sent_at_mark - self.delivered)
+        self._sent_at_mark, self._mark_s = self.sent, now_s
