@@ -20,6 +20,13 @@ from antquic_server.errors import CannotBootError
 _BOOT_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 10.0
 
+_RELAY_WITHOUT_LIMITS = (
+    *("--set", "relay.bandwidth_bytes_per_s=1000000000000"),
+    *("--set", "relay.bandwidth_per_peer_bytes_per_s=1000000000000"),
+    *("--set", "relay.max_sessions=1000000", "--set", "relay.max_sessions_per_peer=1000000"),
+    *("--set", "relay.max_sessions_per_prefix=1000000"),
+)
+
 _T = TypeVar("_T")
 
 
@@ -77,6 +84,7 @@ def running_node(*arguments: str, where: Surroundings = _HERE) -> Iterator[Serve
             *("--set", "limits.handshakes_per_address_per_s=1000000.0"),
             *("--set", "limits.handshakes_per_prefix_per_s=1000000.0"),
             *("--set", 'limits.retry="off"', "--log-level", "error"),
+            *_RELAY_WITHOUT_LIMITS,
             *arguments,
         ]
         with _running(where.command(command)) as ready:
