@@ -19,7 +19,7 @@ import uvloop
 
 from antquic_server.bench.node_process import ServerUnderTest, running_node, running_stock_server
 from antquic_server.bench.relay_channel import CHANNEL, open_channels
-from antquic_server.bench.relay_contender import Contender, Load, measure
+from antquic_server.bench.relay_contender import Contender, Load, running_load
 from antquic_server.bench.relay_coturn import COTURN, coturn_version, find_coturn, running_coturn
 from antquic_server.bench.relay_forwarder import FORWARDER, running_forwarder
 from antquic_server.bench.relay_load import LoadResult
@@ -98,7 +98,7 @@ async def _measure_channels(
             *await stack.enter_async_context(_yardsticks(place, max(plan.sessions), findings.notes)),
         ]
         progress = Progress("relay, channels", len(cells) * plan.rounds * len(contenders))
-        cpus = cpus_for_load()
+        process = await stack.enter_async_context(running_load(contenders, cpus_for_load()))
         for cell in cells:
             place.cut_trains(on=cell.cut)
             load = Load(
@@ -108,7 +108,7 @@ async def _measure_channels(
             for _ in range(plan.rounds):
                 for contender in contenders:
                     progress.step(f"{cell.form}, {cell.payload_bytes} bytes, {cell.sessions}: {contender.name}")
-                    results[contender.name].append(await measure(contender, load, cpus))
+                    results[contender.name].append(await process.measure(contender, load))
         place.cut_trains(on=False)
         progress.close()
 

@@ -1,20 +1,22 @@
-"""A relay under measurement with its sessions, whatever relay it is, and one measurement of it."""
+"""A relay under measurement with its sessions, whatever relay it is, and the process that puts load on it."""
 
 import asyncio
+import contextlib
 import json
 import os
 import select
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 
 from antquic_server.bench.node_process import package_environment
 from antquic_server.bench.relay_load import LoadOrder, LoadResult, SessionOrder
 from antquic_server.errors import CannotBootError
 
-__all__ = ["Contender", "Load", "RelaySession", "measure", "nothing", "prove"]
+__all__ = ["Contender", "Load", "LoadProcess", "RelaySession", "nothing", "prove", "running_load"]
 
 _PROOF_S = 5.0
 _REPEAT_S = 0.1
@@ -59,55 +61,77 @@ class Load:
     seconds: float
 
 
-async def measure(contender: Contender, load: Load, cpus: Sequence[int]) -> LoadResult:
-    """
-    Send through a relay for a while, from a process of its own on ``cpus``.
+class LoadProcess:
+    """The process that the load comes from; made by :func:`running_load`."""
 
-    Raises:
-        CannotBootError: The load failed, or nothing arrived.
-    """
-    contender.keep()
-    used = contender.sessions[: load.sessions]
-    header = used[0].header(load.payload_bytes)
-    order = LoadOrder(
-        sessions=[
-            SessionOrder(
-                out_fd=session.out.fileno(),
-                arrival_fd=session.arrival.fileno(),
-                header=session.header(load.payload_bytes).hex(),
-            )
-            for session in used
-        ],
-        payload_bytes=load.payload_bytes,
-        arrival_overhead_bytes=len(header) if contender.header_arrives else 0,
-        train=load.train,
-        seconds=load.seconds,
-        pid=contender.pid,
-        cpus=cpus,
-    )
-    descriptors = [fd for item in order.sessions for fd in (item.out_fd, item.arrival_fd)]
+    def __init__(self, process: asyncio.subprocess.Process, cpus: Sequence[int]) -> None:
+        self._process = process
+        self._cpus = cpus
+
+    async def measure(self, contender: Contender, load: Load) -> LoadResult:
+        """
+        Send through a relay for a while.
+
+        Raises:
+            CannotBootError: The load failed, or nothing arrived.
+        """
+        contender.keep()
+        used = contender.sessions[: load.sessions]
+        order = LoadOrder(
+            sessions=[
+                SessionOrder(
+                    out_fd=session.out.fileno(),
+                    arrival_fd=session.arrival.fileno(),
+                    header=session.header(load.payload_bytes).hex(),
+                )
+                for session in used
+            ],
+            payload_bytes=load.payload_bytes,
+            arrival_overhead_bytes=len(used[0].header(load.payload_bytes)) if contender.header_arrives else 0,
+            train=load.train,
+            seconds=load.seconds,
+            pid=contender.pid,
+            cpus=self._cpus,
+        )
+        line = await self._carry_out(order)
+        if not line:
+            raise CannotBootError(f"load through {contender.name} failed: {await self._last_words()}")
+        result = LoadResult(**json.loads(line))
+        if not result.delivered:
+            raise CannotBootError(f"{contender.name} delivered nothing of {result.sent} datagrams")
+        return result
+
+    async def _carry_out(self, order: LoadOrder) -> bytes:
+        if self._process.stdin is None or self._process.stdout is None:
+            return b""
+        self._process.stdin.write(json.dumps(asdict(order)).encode() + b"\n")
+        async with asyncio.timeout(order.seconds + _LATE_S):
+            return await self._process.stdout.readline()
+
+    async def _last_words(self) -> str:
+        complaint = b"" if self._process.stderr is None else await self._process.stderr.read()
+        return (complaint.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+
+
+@asynccontextmanager
+async def running_load(contenders: Sequence[Contender], cpus: Sequence[int]) -> AsyncIterator[LoadProcess]:
+    """Start the load for these relays, whose sockets it inherits, on ``cpus``, or anywhere if there are none."""
+    sockets = [sock for item in contenders for session in item.sessions for sock in (session.out, session.arrival)]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "antquic_server.bench.relay_load"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        pass_fds=descriptors,
+        pass_fds=[sock.fileno() for sock in sockets],
         env=package_environment(),
     )
     try:
-        async with asyncio.timeout(load.seconds + _LATE_S):
-            printed, complaint = await process.communicate(json.dumps(asdict(order)).encode())
+        yield LoadProcess(process, cpus)
     finally:
         if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode != 0:
-        last = (complaint.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
-        raise CannotBootError(f"load through {contender.name} failed: {last}")
-    result = LoadResult(**json.loads(printed))
-    if not result.delivered:
-        raise CannotBootError(f"{contender.name} delivered nothing of {result.sent} datagrams")
-    return result
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        await process.communicate()
 
 
 def prove(contender: Contender) -> None:

@@ -3,8 +3,8 @@ The load of ``bench relay``: sends through a relay, counts what arrives, and rea
 
 A process of its own, on another CPU than the relay where there are two. It inherits sockets that are connected to the
 relay and sockets at which the relay delivers, which may be in other network namespaces than it is. Run as
-``python -m antquic_server.bench.relay_load`` with a :class:`LoadOrder` as JSON on standard input; prints a
-:class:`LoadResult`.
+``python -m antquic_server.bench.relay_load`` with a :class:`LoadOrder` as JSON on each line of standard input; prints a
+line with a :class:`LoadResult` for each.
 """
 
 import json
@@ -20,7 +20,7 @@ from typing import Any
 
 from antquic_server.bench.cpu_time import process_cpu_s
 from antquic_server.bench.relay_mmsg import BatchReceiver, BatchSender
-from antquic_server.bench.relay_window import LOST_AFTER_S, Window
+from antquic_server.bench.relay_window import Window
 
 __all__ = ["LoadOrder", "LoadResult", "SessionOrder", "generate"]
 
@@ -28,6 +28,9 @@ BURST_DATAGRAMS = 64
 """About what one session sends before it looks for arrivals; as long as the longest train."""
 
 WARM_UP_S = 0.05
+
+QUIET_S = 0.2
+"""Nothing has arrived for so long after the end: nothing more will, even where the relay has to wait for a CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +87,10 @@ class LoadResult:
 
 
 def generate(order: LoadOrder) -> LoadResult:
-    """Send and count in this process; the descriptors of the order are closed afterwards."""
+    """Send and count in this process."""
     with ExitStack() as stack:
         sockets = [
-            stack.enter_context(socket.socket(fileno=fd))
+            stack.enter_context(socket.socket(fileno=os.dup(fd)))
             for item in order.sessions
             for fd in (item.out_fd, item.arrival_fd)
         ]
@@ -140,11 +143,12 @@ class _Load:
             now_s = time.monotonic()
             window.tick(now_s)
         # What is on its way still counts: as delivered, and in the relay's CPU time.
-        patience_s = now_s + 3 * LOST_AFTER_S
-        while window.on_the_way > 0 and now_s < patience_s:
+        heard_s, heard = now_s, window.delivered
+        while window.delivered < window.sent and now_s < heard_s + QUIET_S:
             self._take(window)
             now_s = time.monotonic()
-            window.tick(now_s)
+            if window.delivered > heard:
+                heard_s, heard = now_s, window.delivered
         return window
 
     def _take(self, window: Window) -> None:
@@ -161,11 +165,12 @@ def order_from_plain(plain: dict[str, Any]) -> LoadOrder:
 
 
 def main() -> None:
-    """Carry out the order on standard input."""
-    order = order_from_plain(json.load(sys.stdin))
-    if order.cpus and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, order.cpus)
-    print(json.dumps(asdict(generate(order))), flush=True)
+    """Carry out orders until standard input ends."""
+    for line in sys.stdin:
+        order = order_from_plain(json.loads(line))
+        if order.cpus and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, order.cpus)
+        print(json.dumps(asdict(generate(order))), flush=True)
 
 
 if __name__ == "__main__":

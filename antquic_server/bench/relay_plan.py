@@ -27,7 +27,8 @@ MODES = ("channel", "stream")
 MAX_PAYLOAD_BYTES = 1456
 """What fits 1500 bytes of an IPv4 packet behind the longest header, which has 16 bytes less than this leaves."""
 
-MAX_SESSIONS = 500
+MAX_SESSIONS = 100
+"""Three relays with two sockets for each stay below the 1024 descriptors that a process usually may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

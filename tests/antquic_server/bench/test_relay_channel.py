@@ -8,7 +8,7 @@ from antquic_server.bench import relay_channel
 from antquic_server.bench.cpu_time import process_cpu_s
 from antquic_server.bench.node_process import running_node
 from antquic_server.bench.relay_channel import connect_peers, open_channels
-from antquic_server.bench.relay_contender import Load, measure
+from antquic_server.bench.relay_contender import Load, running_load
 from antquic_server.bench.relay_place import RECEIVER, SENDER, Place, open_place
 from antquic_server.errors import CannotBootError
 from antquic_server.pqc.cryptography_provider import CryptographyProvider
@@ -26,11 +26,14 @@ def pool() -> PqcPool:
 
 def _relay(place: Place, pool: PqcPool) -> None:
     async def scenario() -> None:
-        async with open_channels(place, node, pool, 2) as contender:
+        async with (
+            open_channels(place, node, pool, 2) as contender,
+            running_load([contender], []) as process,
+        ):
             assert len({session.header(0) for session in contender.sessions}) == 2
             for train in (1, 8):
                 load = Load(sessions=2, train=train, payload_bytes=1200, seconds=0.05)
-                result = await measure(contender, load, [])
+                result = await process.measure(contender, load)
                 assert result.delivered > 0
                 assert result.silent_sessions == 0
                 assert 0 < result.cpu_s < process_cpu_s(node.pid)

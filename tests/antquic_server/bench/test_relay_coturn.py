@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from antquic_server.bench.cpu_time import process_cpu_s
-from antquic_server.bench.relay_contender import Load, measure
+from antquic_server.bench.relay_contender import Load, running_load
 from antquic_server.bench.relay_coturn import coturn_version, find_coturn, running_coturn
+from antquic_server.bench.relay_load import LoadResult
 from antquic_server.bench.relay_place import open_place
 from antquic_server.errors import CannotBootError
 from support.require import require
@@ -25,8 +26,12 @@ def coturn() -> str:
 
 
 def _relay(place_kind: str) -> None:
+    async def scenario() -> LoadResult:
+        async with running_load([contender], []) as process:
+            return await process.measure(contender, Load(sessions=2, train=1, payload_bytes=200, seconds=0.05))
+
     with open_place(place_kind) as place, running_coturn(place, 2) as contender:
-        result = asyncio.run(measure(contender, Load(sessions=2, train=1, payload_bytes=200, seconds=0.05), []))
+        result = asyncio.run(scenario())
 
         assert result.delivered > 0
         assert result.silent_sessions == 0

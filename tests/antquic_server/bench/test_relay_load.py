@@ -33,10 +33,8 @@ def sockets() -> Iterator[Sockets]:
 
 def _order(sockets: Sockets, *, train: int = 1) -> LoadOrder:
     return LoadOrder(
-        # Copies, as a child would have: the load closes what it was given.
         sessions=[
-            SessionOrder(out_fd=os.dup(out.fileno()), arrival_fd=os.dup(arrival.fileno()), header="0102")
-            for out, arrival in sockets
+            SessionOrder(out_fd=out.fileno(), arrival_fd=arrival.fileno(), header="0102") for out, arrival in sockets
         ],
         payload_bytes=100,
         arrival_overhead_bytes=2,
@@ -83,23 +81,23 @@ def test_what_an_earlier_load_has_left_behind_does_not_count(sockets: Sockets) -
     assert result.delivered <= result.sent
 
 
-def test_a_process_carries_out_an_order_with_inherited_sockets(sockets: Sockets) -> None:
-    """As the benchmark runs it: order in, result out, both JSON."""
+def test_a_process_carries_out_orders_with_inherited_sockets(sockets: Sockets) -> None:
+    """As the benchmark runs it: orders in, results out, JSON lines."""
     order = replace(_order(sockets), cpus=sorted(os.sched_getaffinity(0))[:1])
     descriptors = [fd for item in order.sessions for fd in (item.out_fd, item.arrival_fd)]
 
     done = subprocess.run(
         [sys.executable, "-m", "antquic_server.bench.relay_load"],
-        input=json.dumps(asdict(order)).encode(),
+        input=2 * (json.dumps(asdict(order)).encode() + b"\n"),
         stdout=subprocess.PIPE,
         pass_fds=descriptors,
         check=True,
         timeout=30,
     )
 
-    for descriptor in descriptors:
-        os.close(descriptor)
-    assert LoadResult(**json.loads(done.stdout)).delivered > 0
+    results = [LoadResult(**json.loads(line)) for line in done.stdout.splitlines()]
+    assert len(results) == 2
+    assert all(result.delivered > 0 for result in results)
 
 
 def test_figures_follow_from_counts() -> None:

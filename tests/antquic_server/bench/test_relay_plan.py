@@ -36,7 +36,7 @@ def test_quick_options_are_options() -> None:
         ("sizes", "1457"),
         ("trains", "0"),
         ("trains", "65"),
-        ("sessions", "501"),
+        ("sessions", "101"),
         ("modes", "channel,pigeon"),
     ],
 )
