@@ -27,6 +27,7 @@ The tree of errors this project raises.
     ├── PeerError                  the peer library cannot do what it was asked
     │   ├── PeerUnreachableError   no connection to a peer came about: reason, detail
     │   └── PeerClosedError        a connection to a peer has ended: code, reason
+    ├── NoPortError                no port for a relay session
     ├── ChannelClosedError         the other end of an IPC channel is gone
     └── AdminUnreachableError      no node answers at the admin address
 
@@ -51,6 +52,7 @@ __all__ = [
     "IdentityError",
     "KeyShareDecodeError",
     "MessageDecodeError",
+    "NoPortError",
     "PeerClosedError",
     "PeerError",
     "PeerUnreachableError",
@@ -217,6 +219,18 @@ class PeerClosedError(PeerError):
 
     def __str__(self) -> str:
         return f"the connection has ended: {self.reason or 'no reason given'} (code {self.code:#x})"
+
+
+class NoPortError(AntQuicError):
+    """There is no port for a relay session; ``unsupported``: at that address there never will be."""
+
+    def __init__(self, host: str, unsupported: bool) -> None:
+        super().__init__(host, unsupported)
+        self.host = host
+        self.unsupported = unsupported
+
+    def __str__(self) -> str:
+        return f"no port at {self.host}" if self.unsupported else f"no free port at {self.host}"
 
 
 class ChannelClosedError(AntQuicError):

@@ -1,4 +1,4 @@
-"""docs/nat-traversal.md explains every reason for which peers are not introduced or do not connect."""
+"""docs/nat-traversal.md and docs/configuration.md explain why peers are not introduced, connected or relayed."""
 
 import re
 from pathlib import Path
@@ -9,9 +9,11 @@ from antquic_server.peer.endpoint import LocalFailure
 from antquic_server.peer.punching import Failure
 from antquic_server.protocol.address_discovery import Mapping
 from antquic_server.protocol.coordination import RejectionReason
-from antquic_server.supervisor.hub import Limit
+from antquic_server.protocol.relay_limits import Refusal, RelayEnd
+from antquic_server.supervisor.target_limits import Limit
 from workers.coordination import OUTCOMES
 
+CONFIGURATION = (Path(__file__).resolve().parents[1] / "docs" / "configuration.md").read_text()
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "nat-traversal.md").read_text()
 UNANSWERED = {"malformed", "not_a_request", "forged_initiator"}
 """Outcomes that are no reason of the protocol."""
@@ -47,6 +49,13 @@ def test_every_limit_of_the_hub_is_named(word: str) -> None:
     """Where the outcome that it leads to is explained."""
     (row,) = [row for row in table("outcome") if row[0] == "`rate_limited`"]
     assert word in row[3]
+
+
+@pytest.mark.parametrize("word", [f"`{refusal}`" for refusal in (*Refusal, RelayEnd.WORKER_LOST)])
+def test_every_refusal_of_the_relay_is_explained_once(word: str) -> None:
+    """In docs/configuration.md, beside the setting that it comes from."""
+    section = CONFIGURATION.partition("| reason | what refuses |")[2].partition("\n\n")[0]
+    assert section.count(word) == 1
 
 
 def test_every_nat_mapping_is_explained() -> None:

@@ -19,12 +19,11 @@ meant for a peer by ``relay.queue_bytes`` per session.
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from antquic_server.config.model import RelaySettings, from_plain
-from antquic_server.errors import RelayDecodeError
+from antquic_server.errors import NoPortError, RelayDecodeError
 from antquic_server.ipc.messages import LimitsChanged, Message
 from antquic_server.ipc.relay_messages import (
     RelayAddress,
@@ -45,60 +44,15 @@ from antquic_server.protocol.relay_stream import ConnectUdpResponse, RelayStatus
 from antquic_server.protocol.relay_targets import TargetPolicy
 from workers.connection import Connection
 from workers.outcome import fault_location
-from workers.relay_ports import NoPortError, RelayPorts
+from workers.relay_ports import RelayPorts
 from workers.relay_reports import RelayReports
 from workers.relay_session import RelayCounters, RelaySession
+from workers.relay_stream import RelayStream, Stage
 
 MAX_WAITING = 16
 """Questions to the hub per connection; it answers within a millisecond."""
 
 log = get_logger(__name__)
-
-
-class Stage(Enum):
-    """How far a stream has come; only ever moves forward."""
-
-    REQUEST = "request"
-    WAITING = "waiting"
-    OPEN = "open"
-    OVER = "over"
-    """Refused or ended; what still arrives is nobody's."""
-
-
-class RelayStream:
-    """One bidirectional stream that is, or may yet become, a session; ``siblings`` is the table it stands in."""
-
-    __slots__ = ("_siblings", "begun", "connection", "ended", "number", "session", "stage", "stream_id")
-
-    def __init__(self, connection: Connection, stream_id: int, siblings: "dict[int, RelayStream | None]") -> None:
-        self.connection = connection
-        self.stream_id = stream_id
-        self.stage = Stage.REQUEST
-        self.begun = b""
-        """The beginning of a request."""
-        self.ended = False
-        """The peer sends no more."""
-        self.number = 0
-        """Towards the hub; 0 while the hub does not know of it."""
-        self.session: RelaySession | None = None
-        self._siblings = siblings
-
-    @property
-    def waiting_siblings(self) -> int:
-        """Streams of the connection that wait for the hub."""
-        return sum(1 for item in self._siblings.values() if item is not None and item.stage is Stage.WAITING)
-
-    def forget_if_over(self) -> None:
-        """Leave the table once nothing more can come."""
-        if self.ended and self.stage is Stage.OVER:
-            self._siblings.pop(self.stream_id, None)
-
-    def pass_on(self) -> None:
-        """Note that the stream is the application's."""
-        if self.ended:
-            self._siblings.pop(self.stream_id, None)
-        else:
-            self._siblings[self.stream_id] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +119,12 @@ class RelayDesk:
         elif isinstance(message, RelayShare):
             self._share.change(message.rate_bytes_per_s, message.burst_bytes, time.monotonic())
         elif isinstance(message, LimitsChanged):
-            self._settings = from_plain(message.settings).relay
+            # Addresses that peers have been told of stay what they are until the node is started anew.
+            self._settings = replace(
+                from_plain(message.settings).relay,
+                public_address=self._settings.public_address,
+                port_range=self._settings.port_range,
+            )
             self._change_policy(self._settings)
 
     def drain(self) -> None:
@@ -245,7 +204,7 @@ class RelayDesk:
         connection = stream.connection
         host = _normal(self._around.local_host(connection.path))
         if not host or ip_address(host).is_unspecified:
-            raise NoPortError(unsupported=True)
+            raise NoPortError(host, True)
         advertised_host = host
         public = self._settings.public_address
         if public and ip_address(public).version == ip_address(host).version:

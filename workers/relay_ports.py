@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
 
+from antquic_server.errors import NoPortError
 from antquic_server.net.udp import RECEIVE_BUFFER_BYTES, UdpSocket
 
 _LINUX: Final = sys.platform == "linux"
@@ -33,14 +34,6 @@ MAX_SENDERS: Final = 256
 
 SOCKET_BUFFER_BYTES: Final = 1 << 20
 """Asked for; the kernel gives as much as ``net.core.rmem_max`` and ``wmem_max`` allow."""
-
-
-class NoPortError(Exception):
-    """There is no port to be had; ``unsupported`` if no port of that address family ever will be."""
-
-    def __init__(self, *, unsupported: bool) -> None:
-        super().__init__("no such address family here" if unsupported else "no free port")
-        self.unsupported = unsupported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +78,11 @@ class RelayPorts:
         """
         family = socket.AF_INET if ip_address(host).version == 4 else socket.AF_INET6
         if time.monotonic() < self._full_until_s:
-            raise NoPortError(unsupported=False)
+            raise NoPortError(host, False)
         try:
             sock = _open_socket(family)
         except OSError as error:
-            raise NoPortError(unsupported=error.errno == errno.EAFNOSUPPORT) from error
+            raise NoPortError(host, error.errno == errno.EAFNOSUPPORT) from error
         try:
             port = self._bind(sock, host)
             udp = UdpSocket(sock, wildcard=False, buffer=self._buffer, max_paths=MAX_SENDERS)
@@ -109,10 +102,10 @@ class RelayPorts:
             except OSError as error:
                 if error.errno in (errno.EADDRINUSE, errno.EACCES):
                     continue
-                raise NoPortError(unsupported=error.errno == errno.EADDRNOTAVAIL) from error
+                raise NoPortError(host, error.errno == errno.EADDRNOTAVAIL) from error
             return port
         self._full_until_s = time.monotonic() + EXHAUSTED_FOR_S
-        raise NoPortError(unsupported=False)
+        raise NoPortError(host, False)
 
 
 def _open_socket(family: int) -> socket.socket:

@@ -19,7 +19,8 @@ from antquic_server.protocol.relay_stream import (
     decode_request_untrusted,
 )
 from workers.connection import Connection
-from workers.relay_desk import RelayDesk, RelayStream, Stage
+from workers.relay_desk import RelayDesk
+from workers.relay_stream import RelayStream, Stage
 from workers.service import Service
 
 _KIND_MASK = 3

@@ -27,6 +27,7 @@ examples:
   antquic-server serve --set limits.half_open_retry_threshold=64 --set 'log.modules={net="debug"}'
 
 When every slot is served, one JSON line on standard output says so; logs go to standard error.
+On SIGHUP the configuration is read again: limits of [relay] change, the log says what needs a restart.
 """
 
 _FLAG_KEYS = (

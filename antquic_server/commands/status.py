@@ -7,6 +7,7 @@ The answer is the JSON of ``/status`` on the admin endpoint::
     workers    one object per slot: pid, generation, state, CPU, memory, connections, loop lag, heartbeat age
     totals     counters and gauges summed over all workers, keys as in ``stats.counters``
     directory  peers, connections
+    relay      sessions, delivered bytes, introductions, refusals, canaries, quota, limits
 """
 
 import argparse

@@ -22,7 +22,10 @@ _SUMMARY_COUNTERS = (
 )
 """Counters shown in the summary, and so not again in the list."""
 
-_NOT_LISTED = frozenset((*_SUMMARY_COUNTERS, "loop_lag_s"))
+_RELAY_COUNTERS = ("introductions", "relay_bytes", "relay_canary_latency_s", "relay_sessions")
+"""Shown in words in the summary."""
+
+_NOT_LISTED = frozenset((*_SUMMARY_COUNTERS, *_RELAY_COUNTERS, "loop_lag_s"))
 """Loop lag is shown per worker; of all workers together it means nothing."""
 
 
@@ -33,7 +36,7 @@ def render_status(status: Mapping[str, object]) -> str:
     workers = status.get("workers")
     rows = [_table(worker) for worker in workers] if isinstance(workers, list) else []
     blocks = [
-        _columns(_node_rows(node, totals, directory)),
+        _columns([*_node_rows(node, totals, directory), *_relay_rows(_table(status.get("relay")))]),
         _columns([[title for title, _, _ in _WORKER_COLUMNS], *map(_worker_row, rows)], right=True),
         _columns(_counter_rows(totals)),
     ]
@@ -59,6 +62,27 @@ def _node_rows(
         ["directory", peers],
         ["received", _traffic(totals, "received")],
         ["sent", _traffic(totals, "sent")],
+    ]
+
+
+def _relay_rows(relay: Mapping[str, object]) -> list[list[str]]:
+    """Nothing for a node that says nothing of a relay."""
+    if not relay:
+        return []
+    sessions, introductions = _table(relay.get("sessions")), _table(relay.get("introductions"))
+    delivered, canary = _table(relay.get("delivered")), _table(relay.get("canary"))
+    channel, stream = (_table(delivered.get(mode)).get("bytes") for mode in ("channel", "stream"))
+    state = "" if relay.get("enabled") is True else "off; "
+    held = (
+        f"{_count(sessions.get('channel'))} channels and {_count(sessions.get('stream'))} stream sessions "
+        f"of {_count(sessions.get('peers'))} peers"
+    )
+    delays = (f"{_text(mode)} {_milliseconds(_table(canary[mode]).get('latency_s'))}" for mode in canary)
+    return [
+        ["relay", state + held],
+        ["relayed", f"{_size(channel)} by channel, {_size(stream)} by stream"],
+        ["canary", ", ".join(delays) or _UNKNOWN],
+        ["introduced", f"{_count(introductions.get('direct'))} direct, {_count(introductions.get('relayed'))} relayed"],
     ]
 
 

@@ -252,6 +252,29 @@ def _check_together(draft: _Draft) -> None:
         loopback = "[::1]" if isinstance(host, IPv6Address) else "127.0.0.1"
         expected = f"a loopback address like {loopback}, or admin.allow_remote = true (it has no password)"
         raise draft.blame("admin.listen", expected)
+    _check_relay_ports(draft)
+
+
+def _check_relay_ports(draft: _Draft) -> None:
+    """
+    Ask for a range without the node's own ports, of whoever has chosen it.
+
+    A listen port inside the default range does no harm: no session gets a port that is taken.
+    """
+    if "relay.port_range" not in draft.turns:
+        return
+    ports, listen, admin = (draft.values[key] for key in ("relay.port_range", "endpoint.listen", "admin.listen"))
+    # By their rules; said for the type checker.
+    assert isinstance(ports, tuple)
+    assert isinstance(listen, tuple)
+    first, last = ports
+    for key, address in [*(("endpoint.listen", each) for each in listen), ("admin.listen", admin)]:
+        _, port = split_listen_address("defaults", key, address)
+        if not first <= port <= last:
+            continue
+        if draft.turns["relay.port_range"] > draft.turns.get(key, 0):
+            raise draft.blame("relay.port_range", f"a range without {port}, the port of {key}")
+        raise draft.blame(key, f"a port outside relay.port_range, which is {first} to {last}")
 
 
 def _check_order(draft: _Draft, low: str, high: str, relation: str) -> None:

@@ -73,7 +73,9 @@ _DECLARED: Final = (
     _counter("coordinations", "Requests to be introduced to another peer, by how they ended.", "outcome"),
     _counter("introductions_received", "Peers that were told of another that wants to reach them."),
     _counter("introductions_limited", "Sound requests that the hub refused, by the limit of the node.", "limit"),
-    # Relay. Modes are "channel" and "stream"; reasons are protocol.relay_limits.
+    _counter("introductions", "Pairs of peers given addresses: their own, or that of a relay session.", "path"),
+    # Relay. Modes are "channel" and "stream"; reasons are protocol.relay_limits. Refusals are counted by whoever
+    # refuses: the hub, or the worker for what it knows by itself.
     _gauge("relay_sessions", "Relay sessions that are there.", "mode"),
     _counter("relay_sessions_opened", "Relay sessions opened.", "mode"),
     _counter("relay_sessions_closed", "Relay sessions that have ended.", "mode", "reason"),
@@ -83,6 +85,7 @@ _DECLARED: Final = (
     _counter("relay_drops", "Datagrams not relayed.", "mode", "reason"),
     _counter("relay_canaries", "Round trips of the relay's own test traffic.", "mode", "result"),
     _gauge("relay_canary_latency_s", "Duration of the last such round trip that came back.", "mode", merge="max"),
+    _counter("relay_misreports", "Words of workers about relaying that the hub could make nothing of."),
     # Cryptography.
     _counter("pqc_pool_hits", "Operations served by a ready context of the memory pool."),
     _counter("pqc_pool_misses", "Operations that had to make a temporary context."),

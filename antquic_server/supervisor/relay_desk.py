@@ -30,6 +30,7 @@ from antquic_server.ipc.relay_messages import (
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.relay_channel import new_channel_id
 from antquic_server.protocol.relay_limits import Refusal, RelayMode
+from antquic_server.stats.counters import series_key
 from antquic_server.supervisor.channels import ChannelOffice, Channels, TellSlot
 from antquic_server.supervisor.directory import Directory
 from antquic_server.supervisor.relay_quotas import RelayQuotas, RelaySession
@@ -112,6 +113,11 @@ class RelayDesk:
         self._shares = WorkerShares()
         self._shares_told: dict[int, RelayShare] = {}
         self._shares_due_s = clock()
+
+    def counters(self) -> dict[str, float]:
+        """What is counted here, keys as in ``stats.counters``."""
+        refusals = {series_key("relay_refusals", *labels): count for labels, count in self.refused.items()}
+        return {**refusals, "relay_misreports": self.misreported}
 
     # What happens to the node.
 

@@ -2,9 +2,9 @@
 How the node's relay bandwidth is divided among its workers.
 
 ``relay.bandwidth_bytes_per_s`` is a limit of the node, and each worker forwards by itself. So once a second every
-worker is told its part, by what it uses of the last one: one that left something over gets what it used and an even
-part of what is left; those that used up theirs share the rest evenly, since nobody knows how much more they want. A
-part is never so small that a worker which was idle cannot show its wish within a second.
+worker is told its part, by what it uses of the last one: one that left something over gets what it used, and some more;
+those that used up theirs share the rest evenly, since nobody knows how much more they want. What nobody wants is given
+to all alike. A part is never so small that a worker which was idle cannot show its wish within a second.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,8 +15,11 @@ __all__ = ["IDLE_PART", "USED_UP_PART", "WorkerShares", "divide"]
 IDLE_PART: Final = 0.1
 """Of an even part: what a worker that relays nothing may begin with."""
 
-USED_UP_PART: Final = 0.8
-"""From this part on a share counts as used up: reports and shares do not change at the same instant."""
+MARGIN: Final = 1.25
+"""A worker that left something over is given so much times what it used: its last second must not hold it back."""
+
+USED_UP_PART: Final = 0.9
+"""From this part on a share counts as used up; clearly more than a worker uses that has its margin."""
 
 REPORT_INTERVAL_S: Final = 1.0
 IDLE_AFTER_S: Final = 2.0
@@ -84,6 +87,6 @@ class WorkerShares:
         for slot in slots:
             used, share = self.load(slot, now_s), self._shares.get(slot)
             used_up = share is not None and used >= USED_UP_PART * share
-            demands[slot] = float("inf") if used_up else max(used, least)
+            demands[slot] = float("inf") if used_up else max(used * MARGIN, least)
         self._shares = divide(total_per_s, demands)
         return dict(self._shares)

@@ -8,6 +8,7 @@ The document of ``/status``::
     spares     pid and state of the processes without a slot
     totals     counters and gauges of the whole node, keys as in ``stats.counters``
     directory  peers, connections, dropped
+    relay      sessions, delivered bytes, introductions, refusals, canaries, quota and limits (``relay_status``)
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from antquic_server.stats import prometheus
 from antquic_server.stats.merge import merge
 from antquic_server.supervisor.fleet import Fleet
 from antquic_server.supervisor.process import FiguresReader, ProcessFigures, WorkerProcess
+from antquic_server.supervisor.relay_status import relay_document
 from antquic_server.supervisor.slots import Slot
 
 SUPERVISOR = "supervisor"
@@ -73,18 +75,20 @@ class NodeStatus:
             "healthy": self.unhealthy() is None,
             "draining": fleet.stopping,
         }
+        totals = self.totals()
         return {
             "node": node,
             "workers": [self._slot(slot, now_s) for slot in fleet.slots],
             "spares": [
                 {"pid": worker.pid, "state": str(worker.state)} for worker in fleet.workers if worker.slot is None
             ],
-            "totals": self.totals(),
+            "totals": totals,
             "directory": {
                 "peers": fleet.directory.peer_count,
                 "connections": fleet.directory.connection_count,
                 "dropped": fleet.directory.dropped,
             },
+            "relay": relay_document(fleet.relay.quotas, totals, now_s),
         }
 
     def totals(self) -> dict[str, float]:
@@ -111,6 +115,7 @@ class NodeStatus:
                 "readable": each.readable,
                 "reached_at": each.reached_at,
                 "advertised": list(each.advertised),
+                "channels": each.channels,
             }
             for each in self._fleet.directory.find(peer_id)
         ]
@@ -124,9 +129,12 @@ class NodeStatus:
         fleet = self._fleet
         restarts = {f"worker_restarts|{reason}": count for reason, count in fleet.restarts.items()}
         limited = {f"introductions_limited|{limit}": count for limit, count in fleet.hub.limited.items()}
+        introduced = {f"introductions|{path}": count for path, count in fleet.hub.introduced_by.items()}
         return (
             restarts
             | limited
+            | introduced
+            | fleet.relay.counters()
             | {
                 "ipc_dropped": fleet.ipc_dropped,
                 "directory_dropped": fleet.directory.dropped,

@@ -12,6 +12,7 @@ from antquic_server.errors import (
     ConfigurationError,
     DecodeError,
     ExitCode,
+    NoPortError,
     PeerClosedError,
     PeerUnreachableError,
     PortInUseError,
@@ -89,3 +90,10 @@ def test_peer_errors_say_whom_and_why() -> None:
     assert str(unreachable) == "cannot reach abcd: no_path: nothing came through"
     assert str(PeerClosedError(0x4E5B02, "")) == "the connection has ended: no reason given (code 0x4e5b02)"
     assert pickle.loads(pickle.dumps(unreachable)).reason == "no_path"
+
+
+def test_no_port_says_whether_to_try_again() -> None:
+    """A full range may have one later, an address that is not there never will."""
+    assert str(NoPortError("198.18.0.1", False)) == "no free port at 198.18.0.1"
+    assert str(NoPortError("::1", True)) == "no port at ::1"
+    assert pickle.loads(pickle.dumps(NoPortError("::1", True))).unsupported

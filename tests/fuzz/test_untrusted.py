@@ -5,7 +5,9 @@ import inspect
 import os
 import pkgutil
 import random
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from antquic_server.errors import DecodeError
 from antquic_server.ipc.codec import decode_untrusted, encode
 from antquic_server.ipc.messages import Hello, PeerUp
 from antquic_server.net.stray import decode_stray_untrusted, encode_stray
-from antquic_server.net.udp import PathAddress
+from antquic_server.net.udp import PathAddress, SendResult
 from antquic_server.pqc.pool import PqcPool
 from antquic_server.pqc.provider import validate_ciphertext_untrusted, validate_encapsulation_key_untrusted
 from antquic_server.pqc.select import load_provider
@@ -27,7 +29,7 @@ from antquic_server.protocol.codepoints import NamedGroup
 from antquic_server.protocol.coordination import decode_envelope_untrusted
 from antquic_server.protocol.frames import EXTENSION_FRAME_TYPES, pull_frame_untrusted
 from antquic_server.protocol.key_exchange import ClientKeyShare, answer_key_share_untrusted
-from antquic_server.protocol.limits import KeyedBuckets
+from antquic_server.protocol.limits import KeyedBuckets, TokenBucket
 from antquic_server.protocol.liveness import answer_probe_untrusted, answered_tag_untrusted
 from antquic_server.protocol.parameters import (
     ExtensionParameters,
@@ -38,6 +40,19 @@ from antquic_server.protocol.raw_public_key import (
     decode_subject_public_key_info_untrusted,
     encode_subject_public_key_info,
 )
+from antquic_server.protocol.relay_stream import (
+    BIND_REQUEST,
+    ConnectUdpResponse,
+    FrameReader,
+    MessageReader,
+    decode_frame_untrusted,
+    decode_request_untrusted,
+    decode_response_untrusted,
+    encode_frame,
+    encode_response,
+    frame_header,
+)
+from antquic_server.protocol.relay_targets import TargetPolicy, TargetRules
 from antquic_server.protocol.retry_policy import RetryPolicy
 from antquic_server.protocol.retry_token import RetryTokenSealer
 from antquic_server.protocol.routing import ConnectionIdLayout, destination_connection_id_untrusted
@@ -48,6 +63,8 @@ from support.coordination import ALICE, BOB, on_the_wire, request, request_field
 from workers.admission import Admission, Load
 from workers.connection import Connection
 from workers.coordination import Coordination, Surroundings
+from workers.relay_ports import RelayPort
+from workers.relay_session import RelayCounters, RelaySession
 from workers.strangers import Strangers
 
 ROUNDS = 3000
@@ -179,6 +196,58 @@ def _feed_token(data: bytes) -> None:
     SEALER.open_untrusted(token=data, address=ADDRESS, destination_connection_id=CID, now_s=1e9)
 
 
+class _Nowhere:
+    """A socket that takes everything."""
+
+    sock = SimpleNamespace(family=socket.AF_INET)
+
+    def send(self, path: PathAddress, datagrams: Sequence[bytes]) -> SendResult:
+        """As if it was sent; what no socket could send would raise here."""
+        assert path.port > 0
+        assert all(isinstance(item, bytes) for item in datagrams)
+        return SendResult(len(datagrams), 0, 0)
+
+
+def _feed_reader(data: bytes) -> None:
+    reader = FrameReader()
+    reader.feed(data)
+    reader.take_untrusted()
+
+
+def _feed_messages(data: bytes) -> None:
+    reader = MessageReader(1024)
+    reader.feed(data)
+    while reader.next_untrusted() is not None:
+        pass
+
+
+def _feed_session(data: bytes) -> None:
+    rules = TargetRules(allowed=(), denied=(), own_ports=frozenset(), session_ports=(49152, 65535))
+    nowhere: Any = _Nowhere()
+    session = RelaySession(
+        RelayPort(udp=nowhere, host="198.18.0.1", port=50000),
+        deliver=lambda frames: None,
+        room_bytes=lambda: 1 << 20,
+        policy=TargetPolicy(rules, lambda host: False),
+        rate=TokenBucket(1e9, 1e9),
+        share=TokenBucket(1e9, 1e9),
+        counters=RelayCounters(CounterSet()),
+        advertised_host="198.18.0.1",
+        session_ports=(49152, 65535),
+    )
+    session.feed(data)
+    session.send_untrusted()
+
+
+RELAY_FRAMES = [
+    encode_frame(frame_header(ADDRESS), b"payload"),
+    encode_frame(frame_header(SocketAddress.parse("[::ffff:198.18.0.5]:1")), bytes(1200)) * 3,
+]
+RELAY_RESPONSES = [
+    encode_response(ConnectUdpResponse(status=200, address=ADDRESS)),
+    encode_response(ConnectUdpResponse(status=503, reason="peer_sessions")),
+]
+
 FORGE = Forge(1)
 DATAGRAMS = [datagram for _ in range(50) for datagram in FORGE.next_datagrams()]
 
@@ -215,6 +284,20 @@ FEEDS: dict[str, tuple[Feed, list[bytes]]] = {
         decode_subject_public_key_info_untrusted,
         [encode_subject_public_key_info(bytes(1952))],
     ),
+    "antquic_server.protocol.relay_stream.FrameReader.take_untrusted": (_feed_reader, RELAY_FRAMES),
+    "antquic_server.protocol.relay_stream.MessageReader.next_untrusted": (
+        _feed_messages,
+        [BIND_REQUEST, *RELAY_RESPONSES],
+    ),
+    "antquic_server.protocol.relay_stream.decode_frame_untrusted": (
+        decode_frame_untrusted,
+        [item[4:] for item in RELAY_FRAMES],
+    ),
+    "antquic_server.protocol.relay_stream.decode_request_untrusted": (decode_request_untrusted, [BIND_REQUEST[4:]]),
+    "antquic_server.protocol.relay_stream.decode_response_untrusted": (
+        decode_response_untrusted,
+        [item[4:] for item in RELAY_RESPONSES],
+    ),
     "antquic_server.protocol.retry_token.RetryTokenSealer.open_untrusted": (_feed_token, [TOKEN]),
     "antquic_server.protocol.routing.destination_connection_id_untrusted": (
         destination_connection_id_untrusted,
@@ -229,6 +312,7 @@ FEEDS: dict[str, tuple[Feed, list[bytes]]] = {
         lambda data: COORDINATION.handle_message_untrusted(CONNECTION, data),
         [REQUEST, OTHER_REQUEST],
     ),
+    "workers.relay_session.RelaySession.send_untrusted": (_feed_session, RELAY_FRAMES),
     "workers.strangers.Strangers.judge_untrusted": (_feed_strangers, DATAGRAMS),
 }
 

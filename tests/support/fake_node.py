@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,15 +117,17 @@ class FakeNode:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the supervisor as the command line does."""
+    """Run the supervisor as the command line does; ``$ANTQUIC_CONFIG`` names a file."""
+    read = partial(load_settings, None, overrides=arguments, environment=os.environ)
     try:
-        settings = load_settings(None, overrides=arguments)
+        settings = read()
         configure_logging(settings.log, process="supervisor", slot=None)
         return run_supervisor(
             settings,
             identity_from_seed(bytes(32)),
             (b"certificate", b"key"),
             echo=False,
+            reload=read,
             worker_command=(sys.executable, str(FAKE_WORKER)),
         )
     except AntQuicError as error:

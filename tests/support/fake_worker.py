@@ -12,6 +12,8 @@ The environment variable ``FAKE_WORKER`` selects how it misbehaves:
 ``die-young``       leaves with exit code 1 right after its first heartbeat in slot 0
 ``ignore-drain``    stays when asked to leave
 ``speak-nonsense``  sends bytes that are no message once it serves slot 0
+``relay``           asks for a relay session, reports that it moves bytes, ends it when told to, and counts changes of
+                    limits as ``messages_echoed``
 ==================  ======================================================================
 """
 
@@ -31,9 +33,11 @@ from antquic_server.ipc.messages import (
     Heartbeat,
     HeartbeatAck,
     Hello,
+    LimitsChanged,
     PeerUp,
     Ready,
 )
+from antquic_server.ipc.relay_messages import RelayReleased, RelayReserve, RelayReserved, RelayRevoked, RelayUsage
 
 BEAT_S = 0.05
 DATAGRAMS_PER_BEAT = 5
@@ -49,6 +53,8 @@ class FakeWorker:
         self.assign: Assign | None = None
         self.sequence = 0
         self.acknowledged = 0
+        self.limits_changed = 0
+        self.relaying = False
 
     def run(self) -> int:
         """Talk until the end; returns the exit code."""
@@ -79,6 +85,13 @@ class FakeWorker:
             return self.take_slot(message)
         if isinstance(message, HeartbeatAck):
             self.acknowledged = message.sequence
+        if isinstance(message, LimitsChanged):
+            self.limits_changed += 1
+        if isinstance(message, RelayReserved):
+            self.relaying = not message.refusal
+        if isinstance(message, RelayRevoked):
+            self.relaying = False
+            self.sock.sendall(encode(RelayReleased(session=message.session, moved_bytes=7)))
         if isinstance(message, Drain) and self.mode != "ignore-drain":
             self.beat()
             self.sock.sendall(encode(Drained(connections=1)))
@@ -99,6 +112,8 @@ class FakeWorker:
         self.sock.sendall(encode(ready))
         peer = PeerUp(peer_id=bytes([assign.slot]) * 32, connection=1, host="192.0.2.1", port=4433)
         self.sock.sendall(encode(peer))
+        if self.mode == "relay":
+            self.sock.sendall(encode(RelayReserve(session=1, peer_id=peer.peer_id, host=peer.host)))
         if self.mode == "speak-nonsense" and assign.slot == 0:
             self.sock.sendall(b"\xff" * 64)
         return None
@@ -116,9 +131,12 @@ class FakeWorker:
                 "datagrams_received": self.sequence * DATAGRAMS_PER_BEAT,
                 "drops|malformed": self.acknowledged,
                 "timers": 2,
+                "messages_echoed": self.limits_changed,
             },
         )
         self.sock.sendall(encode(heartbeat))
+        if self.relaying:
+            self.sock.sendall(encode(RelayUsage(sessions=[1], moved_bytes=[10])))
 
 
 def main() -> int:

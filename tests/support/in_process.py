@@ -166,6 +166,7 @@ async def running_worker(
 
 def close_worker(worker: Worker) -> None:
     """Close what a worker process leaves to its end."""
+    worker.relay_streams.drain()
     for udp in worker.endpoint._sockets:
         udp.sock.close()
     worker.endpoint._stray.sock.close()

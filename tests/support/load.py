@@ -204,14 +204,19 @@ def start_peer(
     *,
     client: WatchedClient | None = None,
     host: str = "127.0.0.1",
+    local_host: str | None = None,
     alpn: tuple[str, ...] = (),
     holding: bool = False,
     key: SigningKey | None = None,
     server_name: str | None = "peer",
 ) -> LoadPeer:
-    """Begin one connection as an ant-quic peer, by default with a key of its own, on ``client`` or a new socket."""
+    """
+    Begin one connection as an ant-quic peer, by default with a key of its own, on ``client`` or a new socket.
+
+    ``host`` is the node's address, and the client's own unless ``local_host`` is another.
+    """
     workers = int(node.ready["workers"])
-    client = client or WatchedClient(workers=workers, host=host)
+    client = client or WatchedClient(workers=workers, host=local_host or host)
     client.holding = holding
     key = key or random_node_key(client_pool())
     settings = ClientSettings(pqc=client_pool(), node_key=key, alpn=alpn, server_name=server_name)

@@ -92,18 +92,20 @@ def extension_parameters() -> st.SearchStrategy[ExtensionParameters]:
         st.integers(1, 100).map(lambda limit: (limit, False)),
     )
     return st.builds(
-        lambda nat, rfc, discovery, pqc, ack: ExtensionParameters(
+        lambda nat, rfc, discovery, pqc, ack, channels: ExtensionParameters(
             nat_traversal=nat[0],
             nat_traversal_client_form=nat[1],
             rfc_nat_traversal=rfc,
             address_discovery=discovery,
             pqc_algorithms=pqc,
             ack_receive_v2=ack,
+            relay_channels=channels,
         ),
         nat_traversal,
         st.booleans(),
         st.none() | st.integers(0, 2),
         st.none() | st.integers(0, 255),
+        st.booleans(),
         st.booleans(),
     )
 

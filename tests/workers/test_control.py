@@ -23,12 +23,14 @@ from antquic_server.ipc.messages import (
     Hello,
     Introduce,
     Introduced,
+    LimitsChanged,
     Message,
     PeerDown,
     PeerUp,
     Ready,
     SocketDescriptor,
 )
+from antquic_server.ipc.relay_messages import RelayRate, RelayReserved, RelayRevoked, RelayShare
 from antquic_server.net.udp import PathAddress
 from antquic_server.protocol.address import SocketAddress
 from support.in_process import run, until
@@ -101,6 +103,10 @@ class FakeWorker:
         self.introductions: list[Message] = []
         note = self.introductions.append
         self.coordination = SimpleNamespace(introduce=note, introduced=note)
+        self.relayed: list[Message] = []
+        self.relay_streams = SimpleNamespace(
+            handle_message=self.relayed.append, drain=lambda: self.endpoint.calls.append("drain relay")
+        )
 
     def snapshot(self, loop_lag_s: float) -> dict[str, float]:
         """Some counters."""
@@ -326,6 +332,29 @@ def test_introductions_go_both_ways() -> None:
     run(story())
 
 
+def test_word_of_the_hub_about_relaying_is_passed_on() -> None:
+    """Once there is a worker: reservations, rates, ends, shares and changed limits."""
+
+    async def story() -> None:
+        async with bench() as it:
+            said: list[Message] = [
+                RelayReserved(session=1, refusal=""),
+                RelayRate(session=1, rate_bytes_per_s=1.0, burst_bytes=2.0),
+                RelayRevoked(session=1, reason="peer_bytes"),
+                RelayShare(rate_bytes_per_s=1.0, burst_bytes=2.0),
+                LimitsChanged(settings={}),
+            ]
+            it.supervisor.send(said[0])
+            it.supervisor.send(ASSIGN)
+            await it.first(Ready)
+            for message in said:
+                it.supervisor.send(message)
+            await until(lambda: len(it.worker.relayed) == len(said), "messages")
+            assert it.worker.relayed == said
+
+    run(story())
+
+
 def test_hub_that_does_not_listen_is_noticed() -> None:
     """A full queue says no instead of growing."""
 
@@ -352,7 +381,12 @@ def test_drain_closes_reports_and_ends() -> None:
             before = it.received[it.received.index(Drained(connections=2)) - 1]
             assert isinstance(before, Heartbeat)
             assert before.connections == 0
-            assert it.worker.endpoint.calls == ["start", ("drain", 0x4E5B02, "PeerShutdown"), "stop"]
+            assert it.worker.endpoint.calls == [
+                "start",
+                "drain relay",
+                ("drain", 0x4E5B02, "PeerShutdown"),
+                "stop",
+            ]
             assert it.control.stage is Stage.STOPPED
             count = len(it.received)
             await asyncio.sleep(0.1)

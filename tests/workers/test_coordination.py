@@ -626,3 +626,26 @@ def test_request_as_the_first_packet_after_a_rebinding() -> None:
             assert question.address == f"127.0.0.1:{bench.client.port}" != f"127.0.0.1:{old_port}"
 
     run(story())
+
+
+def test_target_behind_a_relay_is_named_there() -> None:
+    """The hub knows of the session; the target itself is told of the initiator as ever."""
+    node = FakeNode()
+    bob = node.connect(BOB, 1, "203.0.113.2:2")
+    question = Introduce(
+        request_id=1,
+        expires_at_unix_ms=1,
+        round=1,
+        initiator=ALICE,
+        target=BOB,
+        connection=9,
+        address="198.18.0.5:1",
+        advertised=[],
+        slot=0,
+        target_connection=bob.number,
+        target_relay="192.0.2.7:50000",
+    )
+    node.workers[1].coordination.introduce(question)
+
+    answer = question.answer(initiator_address="198.18.0.5:1", target_address="192.0.2.7:50000")
+    assert [each.args for each in node.queue if isinstance(each, partial)] == [(1, answer)]

@@ -132,7 +132,8 @@ def test_without_echo_the_basic_service() -> None:
     async def story() -> None:
         async with running_worker(echo=False) as bench:
             assert isinstance(bench.endpoint._service, ControlStreams)
-            assert isinstance(bench.endpoint._service._application, BasicService)
+            assert bench.endpoint._service._application is bench.worker.relay_streams
+            assert isinstance(bench.worker.relay_streams._application, BasicService)
             connection = await bench.connected()
             tag = bytes(16)
             assert await connection.echo_message(b"ANQProR1" + tag, 5.0) == b"ANQAckC1" + tag + bytes(2)

@@ -3,7 +3,7 @@
 import argparse
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +16,7 @@ from antquic_server import cli
 from antquic_server.certificates import self_signed_certificate
 from antquic_server.commands import serve
 from antquic_server.config.model import Settings
+from antquic_server.errors import ConfigurationError
 
 
 class _FakeSupervisor(ModuleType):
@@ -24,9 +25,13 @@ class _FakeSupervisor(ModuleType):
     def __init__(self) -> None:
         super().__init__("antquic_server.supervisor.loop")
         self.calls: list[tuple[Any, Any, Any, bool]] = []
+        self.reloads: list[Callable[[], Settings]] = []
 
-    def run_supervisor(self, settings: Any, identity: Any, certificate: Any, *, echo: bool) -> int:
+    def run_supervisor(
+        self, settings: Any, identity: Any, certificate: Any, *, echo: bool, reload: Callable[[], Settings]
+    ) -> int:
         self.calls.append((settings, identity, certificate, echo))
+        self.reloads.append(reload)
         return 5
 
 
@@ -119,3 +124,18 @@ def test_readable_key_is_a_warning(
     printed = capsys.readouterr().err
     assert "node key readable by others" in printed
     assert str(path) in printed
+
+
+def test_configuration_can_be_read_again(supervisor: _FakeSupervisor, tmp_path: Path) -> None:
+    """The same file and the same flags, as they are then."""
+    path = tmp_path / "node.toml"
+    path.write_text("[relay]\nmax_sessions = 50\n")
+    argv = ["serve", "--config", str(path), "--identity", str(tmp_path / "node.pem"), "--set", "relay.burst_s=2"]
+    assert cli.main(argv) == 5
+    path.write_text("[relay]\nmax_sessions = 60\nburst_s = 3\n")
+
+    relay = supervisor.reloads[0]().relay
+    assert (relay.max_sessions, relay.burst_s) == (60, 2.0)
+    path.write_text("[relay]\nmax_sessions = 0\n")
+    with pytest.raises(ConfigurationError, match="max_sessions"):
+        supervisor.reloads[0]()

@@ -74,6 +74,37 @@ def test_complete_answer_gives_aligned_tables() -> None:
     assert render_status(STATUS) == EXPECTED
 
 
+RELAY: dict[str, Any] = {
+    "enabled": True,
+    "sessions": {"channel": 1200, "stream": 3, "peers": 900},
+    "delivered": {"channel": {"bytes": 1_200_000_000}, "stream": {"bytes": 5}},
+    "introductions": {"direct": 15, "relayed": 2},
+    "canary": {"channel": {"ok": 4, "latency_s": 0.0012}, "stream": {"latency_s": None}},
+}
+
+
+def test_relay_has_its_lines_between_node_and_workers() -> None:
+    """What it holds and delivers, whether it forwards, and what the peers were given instead."""
+    totals = {"relay_bytes|channel": 1, "relay_sessions|stream": 3, "relay_refusals|channel|open_rate": 2}
+    lines = render_status({**STATUS, "totals": totals, "relay": RELAY}).splitlines()
+
+    assert lines[8:12] == [
+        "relay        1,200 channels and 3 stream sessions of 900 peers",
+        "relayed      1.2 GB by channel, 5 B by stream",
+        "canary       channel 1.2 ms, stream -",
+        "introduced   15 direct, 2 relayed",
+    ]
+    assert lines[-1] == "relay refusals  channel open_rate 2"
+
+
+def test_relay_that_is_off_says_so() -> None:
+    """And what it does not say is shown as unknown."""
+    text = render_status({**STATUS, "relay": {"enabled": False}})
+
+    assert "relay        off; - channels and - stream sessions of - peers" in text
+    assert "canary       -" in text
+
+
 def test_draining_node_says_so() -> None:
     """A node on its way out is not shown as serving."""
     assert "draining for" in render_status({**STATUS, "node": {**STATUS["node"], "draining": True}})
@@ -111,10 +142,11 @@ ANY_JSON = st.recursive(
 @given(
     node=st.dictionaries(st.sampled_from(sorted(STATUS["node"])), ANY_JSON),
     worker=st.dictionaries(st.sampled_from(sorted(WORKER)), ANY_JSON),
+    relay=st.dictionaries(st.sampled_from(sorted(RELAY)), ANY_JSON),
     totals=st.dictionaries(st.sampled_from(sorted(STATUS["totals"])) | st.text(max_size=8), ANY_JSON),
 )
-def test_any_answer_can_be_shown(node: Any, worker: Any, totals: Any) -> None:
+def test_any_answer_can_be_shown(node: Any, worker: Any, relay: Any, totals: Any) -> None:
     """Whatever a node of another version says, the command shows what it can."""
-    text = render_status({"node": node, "workers": [worker], "totals": totals, "directory": {}})
+    text = render_status({"node": node, "workers": [worker], "totals": totals, "directory": {}, "relay": relay})
 
     assert text.startswith("node  ")

@@ -156,3 +156,49 @@ def test_any_override_is_taken_or_is_a_configuration_error(text: str) -> None:
     """Whatever stands behind --set, only ConfigurationError comes out."""
     with suppress(ConfigurationError):
         load_settings(None, overrides=[text])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ["endpoint.listen=['127.0.0.1:9', '[::1]:50000']", "relay.port_range=[49152, 50000]"],
+            "--set: relay.port_range = (49152, 50000): expected a range without 50000, the port of endpoint.listen",
+        ),
+        (
+            ["relay.port_range=[2000, 3000]", "endpoint.listen=['127.0.0.1:2000']"],
+            (
+                "--set: endpoint.listen = ('127.0.0.1:2000',): expected a port outside relay.port_range, "
+                "which is 2000 to 3000"
+            ),
+        ),
+        (
+            ["relay.port_range=[10001, 20000]"],
+            "--set: relay.port_range = (10001, 20000): expected a range without 10001, the port of admin.listen",
+        ),
+        (
+            ["relay.max_sessions_per_peer=9", "relay.max_sessions=8"],
+            "--set: relay.max_sessions = 8: expected at least relay.max_sessions_per_peer, which is 9",
+        ),
+        (
+            ["relay.bandwidth_per_peer_bytes_per_s=104857601"],
+            (
+                "--set: relay.bandwidth_per_peer_bytes_per_s = 104857601: "
+                "expected at most relay.bandwidth_bytes_per_s, which is 104857600"
+            ),
+        ),
+    ],
+)
+def test_relay_settings_fit_together(overrides: list[str], line: str) -> None:
+    """The node's own ports are no session's, and a part is not more than the whole."""
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings(None, overrides=overrides)
+
+    assert str(raised.value) == line
+
+
+def test_ports_in_the_default_range_are_the_operators_to_take() -> None:
+    """A default is never at fault; sessions get other ports then."""
+    assert load_settings(None, overrides=["endpoint.listen=['127.0.0.1:50000']"]).relay == Settings().relay
+    settings = load_settings(None, overrides=["relay.port_range=[50000, 50009]", "endpoint.listen=['127.0.0.1:0']"])
+    assert settings.relay.port_range == (50000, 50009)

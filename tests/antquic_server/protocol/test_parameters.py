@@ -1,5 +1,7 @@
 """Extension transport parameters: codec and negotiation."""
 
+from dataclasses import replace
+
 import pytest
 from aioquic.buffer import Buffer, encode_uint_var
 from aioquic.quic.packet import QuicTransportParameters, push_quic_transport_parameters
@@ -54,6 +56,14 @@ def test_our_parameters_have_the_fixed_bytes() -> None:
     assert push_extension_parameters(OURS) == bytes.fromhex(OURS_HEX)
 
 
+def test_relay_channels_are_declared_in_eight_bytes_and_a_zero() -> None:
+    """Under a number of ours, after everything that ant-quic knows."""
+    data = push_extension_parameters(replace(OURS, relay_channels=True))
+    assert data == bytes.fromhex(OURS_HEX + "fd7e9f0bca12fec0 00")
+    assert pull_extension_parameters_untrusted(data).relay_channels
+    assert not pull_extension_parameters_untrusted(bytes.fromhex(PEERS_HEX)).relay_channels
+
+
 def test_parameters_of_a_real_peer_are_read() -> None:
     """The set of ant-quic, with a reserved parameter in between (RFC 9000, section 18.1)."""
     data = bytes.fromhex(PEERS_HEX) + parameter(31 * 5 + 27, b"grease")
@@ -88,6 +98,7 @@ def test_cut_parameters_are_refused_or_shorter(params: ExtensionParameters) -> N
         params.address_discovery is not None,
         params.pqc_algorithms is not None,
         params.ack_receive_v2,
+        params.relay_channels,
     )
     assert whole == sum(present)
 
@@ -142,6 +153,7 @@ def test_long_form_of_an_id_is_the_same_id() -> None:
         (TransportParameterId.PQC_ALGORITHMS, "", "pqc_algorithms has 0 bytes"),
         (TransportParameterId.PQC_ALGORITHMS, "0101", "pqc_algorithms has 2 bytes"),
         (TransportParameterId.ACK_RECEIVE_V2, "01", "ack_receive_v2 has a value"),
+        (TransportParameterId.RELAY_CHANNELS, "01", "relay_channels has a value"),
     ],
 )
 def test_malformed_value_is_refused(parameter_id: TransportParameterId, value_hex: str, complaint: str) -> None:

@@ -1,6 +1,7 @@
 """Tests of opening what a node needs."""
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,10 @@ def test_assignments_share_the_secret_and_name_the_slots_sockets() -> None:
         assert (first.certificate_pem, first.certificate_key_pem, first.echo) == (b"cert", b"key", True)
         assert (second.slot, second.generation, second.worker_count, second.cpu) == (1, 4, 2, 5)
         assert from_plain(first.settings) == settings
+        changed = replace(settings, relay=replace(settings.relay, max_sessions=7))
+        writer.change(changed)
+        assert from_plain(writer(0, 2).settings) == changed
+        assert writer(0, 2).root_secret == first.root_secret
         for assign in (first, second):
             (descriptor,) = assign.sockets
             assert descriptor.fd == endpoint.groups[0].sockets[assign.slot].fileno()

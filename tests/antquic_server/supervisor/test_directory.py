@@ -243,3 +243,27 @@ def test_directory_agrees_with_a_plain_dictionary(steps: list[tuple[str, bytes, 
             assert directory.newest(peer) == (at(*keys[-1]) if keys else None)
         assert directory.connection_count == len(model) <= 6
         assert directory.peer_count == len(set(model.values()))
+
+
+def test_newest_connection_that_reads_of_channels_is_another_question() -> None:
+    """A peer may have a connection that knows channels and a newer one that does not."""
+    directory = Directory(10)
+    directory.peer_up(ALICE, replace(at(0, 1), channels=True))
+    directory.peer_up(ALICE, at(1, 2))
+    directory.peer_up(ALICE, replace(at(1, 3), channels=True, readable=False))
+    assert directory.newest(ALICE) == at(1, 2)
+    assert directory.newest(ALICE, channels=True) == replace(at(0, 1), channels=True)
+    directory.peer_down(0, 1)
+    assert directory.newest(ALICE, channels=True) is None
+
+
+def test_connection_is_found_only_with_its_peer() -> None:
+    """The successor of a dead worker gives its numbers to others."""
+    directory = Directory(10)
+    directory.peer_up(ALICE, at(0, 1))
+    assert directory.get(ALICE, 0, 1) == at(0, 1)
+    assert directory.get(BOB, 0, 1) is None
+    assert directory.get(ALICE, 1, 1) is None
+    assert (directory.is_listed(ALICE), directory.is_listed(BOB)) == (True, False)
+    directory.slot_down(0)
+    assert not directory.is_listed(ALICE)

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from antquic_server.config.model import RelaySettings
 from antquic_server.ipc.messages import (
     VERSION,
     Assign,
@@ -18,10 +20,25 @@ from antquic_server.ipc.messages import (
     Hello,
     Introduce,
     Introduced,
+    LimitsChanged,
     Message,
     PeerDown,
     PeerUp,
     Ready,
+)
+from antquic_server.ipc.relay_messages import (
+    ChannelAnswerIn,
+    ChannelAsk,
+    ChannelClosedOut,
+    ChannelCreate,
+    ChannelCreated,
+    ChannelDestroy,
+    ChannelOfferOut,
+    ChannelOpenedOut,
+    RelayReserve,
+    RelayReserved,
+    RelayRevoked,
+    RelayShare,
 )
 from antquic_server.supervisor.fleet import ASSIGNED_TIMEOUT_S, SPARE_TIMEOUT_S, Fleet, FleetPlan
 from antquic_server.supervisor.policy import GIVE_UP_AFTER, HELLO_DEADLINE_S, READY_DEADLINE_S
@@ -552,3 +569,92 @@ def test_killing_an_empty_fleet_is_the_end() -> None:
     stage.fleet.kill()
 
     assert stage.happened == ["empty"]
+
+
+RESERVE = RelayReserve(session=1, peer_id=PEER, host="192.0.2.1")
+
+
+def told(worker: PretendedProcess, kind: type[Message]) -> list[Message]:
+    """What a worker was told, of one kind."""
+    return [message for message in worker.told if isinstance(message, kind)]
+
+
+def test_relay_sessions_are_those_of_living_workers() -> None:
+    """A worker that dies frees them, and its peers' channels hear of it; its successor is told its share."""
+    stage = Stage()
+    first, _ = stage.boot()
+    assert len(told(first, RelayShare)) >= 1
+    first.say(RESERVE)
+    (answer,) = told(first, RelayReserved)
+    assert answer == replace(cast("RelayReserved", answer), session=1, refusal="")
+    assert stage.fleet.relay.quotas.peers == 1
+    first.end()
+    assert stage.fleet.relay.quotas.peers == 0
+    stage.started[2].become_ready()
+    assert len(told(stage.started[2], RelayShare)) == 1
+
+
+def test_channel_is_brokered_between_workers() -> None:
+    """Down to the death of its owner, which both sides hear of."""
+    stage = Stage()
+    first, second = stage.boot()
+    other = b"o" * 32
+    first.say(PeerUp(peer_id=PEER, connection=1, host="192.0.2.1", port=1, channels=True))
+    second.say(PeerUp(peer_id=other, connection=2, host="192.0.2.2", port=1, channels=True))
+    second.tell_beat(connections=5)
+    first.say(ChannelAsk(connection=1, peer_id=PEER, host="192.0.2.1", request_id=1, target=other))
+    (create,) = told(first, ChannelCreate)
+    assert isinstance(create, ChannelCreate)
+    first.say(ChannelCreated(channel_id=create.channel_id, refusal=""))
+    assert len(told(second, ChannelOfferOut)) == 1
+    second.say(ChannelAnswerIn(peer_id=other, channel_id=create.channel_id, accepted=True))
+    assert len(told(first, ChannelOpenedOut)) == 1
+
+    first.end()
+    (closed,) = told(second, ChannelClosedOut)
+    assert closed == ChannelClosedOut(connection=2, peer_id=other, channel_id=create.channel_id, reason="worker_lost")
+
+
+def test_peer_that_leaves_for_good_loses_its_channels() -> None:
+    """The fleet tells the broker who has gone, and of the time."""
+    stage = Stage()
+    first, second = stage.boot()
+    other = b"o" * 32
+    for worker, peer_id in ((first, PEER), (second, other)):
+        worker.say(PeerUp(peer_id=peer_id, connection=1, host="192.0.2.1", port=1, channels=True))
+    first.say(ChannelAsk(connection=1, peer_id=PEER, host="192.0.2.1", request_id=1, target=other))
+    ((owner, create),) = [(worker, each) for worker in (first, second) for each in told(worker, ChannelCreate)]
+    assert isinstance(create, ChannelCreate)
+    owner.say(ChannelCreated(channel_id=create.channel_id, refusal=""))
+    second.say(ChannelAnswerIn(peer_id=other, channel_id=create.channel_id, accepted=True))
+    second.say(PeerDown(peer_id=other, connection=1))
+    stage.let_pass(11)
+    assert told(owner, ChannelDestroy) == [ChannelDestroy(channel_id=create.channel_id, reason="connection_lost")]
+
+
+def test_spare_may_not_relay() -> None:
+    """It has no peers who could have asked."""
+    stage = Stage()
+    stage.boot()
+    stage.started[2].say(RESERVE)
+    assert stage.started[2].kills == [EndReason.PROTOCOL]
+
+
+def test_changed_limits_reach_every_slot() -> None:
+    """And no spare, which is told all settings when it is assigned."""
+    stage = Stage()
+    first, _ = stage.boot()
+    first.say(RESERVE)
+    stage.fleet.change_relay(RelaySettings(enabled=False), {"relay": {"enabled": False}})
+    changed = LimitsChanged(settings={"relay": {"enabled": False}})
+    assert [told(worker, LimitsChanged) for worker in stage.started] == [[changed], [changed], []]
+    assert told(first, RelayRevoked) == [RelayRevoked(session=1, reason="relay_disabled")]
+
+
+def test_draining_fleet_refuses_relay_sessions() -> None:
+    """Their peers look for another node."""
+    stage = Stage()
+    first, _ = stage.boot()
+    stage.fleet.drain(1.5)
+    first.say(RESERVE)
+    assert told(first, RelayReserved) == [RelayReserved(session=1, refusal="draining")]

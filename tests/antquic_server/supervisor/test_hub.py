@@ -8,6 +8,7 @@ import pytest
 
 from antquic_server.config.model import NatSettings
 from antquic_server.ipc.messages import Introduce, Introduced, Message
+from antquic_server.protocol.address import SocketAddress
 from antquic_server.supervisor.directory import Directory, PeerConnection
 from antquic_server.supervisor.hub import UNPROVEN_BURST, UNPROVEN_PER_S, Hub
 from antquic_server.supervisor.target_limits import Limit
@@ -40,7 +41,14 @@ class Stage:
     def __init__(self, nat: NatSettings = NAT) -> None:
         self.now_s = 1000.0
         self.directory = Directory(100)
-        self.hub = Hub(self.directory, self.tell_slot, nat=nat, clock=lambda: self.now_s)
+        self.relays: dict[bytes, list[SocketAddress]] = {}
+        self.hub = Hub(
+            self.directory,
+            self.tell_slot,
+            nat=nat,
+            clock=lambda: self.now_s,
+            relay_addresses=lambda peer_id: self.relays.get(peer_id, []),
+        )
         self.told: list[tuple[int, Message]] = []
         self.deaf: set[int] = set()
 
@@ -318,3 +326,94 @@ def test_without_any_address_of_the_family_the_worker_decides() -> None:
     stage.up(BOB, 1, 5, "2001:470::b")
     assert stage.ask(advertised=["127.0.0.1:1"]) == "passed"
     assert passed_on(stage) == ([], [])
+
+
+RELAY = "203.0.113.7:50000"
+OTHER_RELAY = "203.0.113.7:50001"
+SIX_RELAY = "[2001:470:7::1]:50000"
+
+
+def addresses(*texts: str) -> list[SocketAddress]:
+    """Where a peer is reached through its relay sessions."""
+    return [SocketAddress.parse(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("held", "advertised", "named"),
+    [
+        ([RELAY], (RELAY,), RELAY),
+        ([RELAY], (), ""),
+        ([RELAY], ("10.0.0.1:1",), ""),
+        ([], (RELAY,), ""),
+        ([OTHER_RELAY, RELAY], (RELAY,), RELAY),
+        ([SIX_RELAY, RELAY], (RELAY, SIX_RELAY), RELAY),
+        ([SIX_RELAY], (SIX_RELAY,), ""),
+    ],
+)
+def test_target_that_listens_behind_a_relay_is_named_there(
+    held: list[str], advertised: tuple[str, ...], named: str
+) -> None:
+    """If the session is there and the peer says that it listens behind it, in a family that the initiator has."""
+    stage = Stage()
+    stage.relays[BOB] = addresses(*held)
+    stage.up(BOB, 1, 5, advertised=advertised)
+    stage.up(BOB, 0, 6)
+    assert stage.ask(advertised=[]) == "passed"
+    ((_, message),) = stage.told
+    assert isinstance(message, Introduce)
+    assert (message.target_relay, message.address) == (named, "198.18.0.5:1")
+
+
+def test_initiator_that_has_both_families_reaches_a_relay_of_the_other() -> None:
+    """With the address of it that we have seen."""
+    stage = Stage()
+    stage.relays[BOB] = addresses(SIX_RELAY)
+    stage.up(ALICE, 0, 1, "2001:470::aa")
+    stage.up(BOB, 1, 5, advertised=(SIX_RELAY,))
+    assert stage.ask(advertised=[]) == "passed"
+    ((_, message),) = stage.told
+    assert isinstance(message, Introduce)
+    assert (message.target_relay, message.advertised) == (SIX_RELAY, ["[2001:470::aa]:1"])
+
+
+@pytest.mark.parametrize(
+    ("round_number", "held", "address"),
+    [
+        (1, [RELAY], "198.18.0.5:1"),
+        (2, [RELAY], RELAY),
+        (3, [SIX_RELAY, RELAY], RELAY),
+        (2, [SIX_RELAY], "198.18.0.5:1"),
+        (2, [], "198.18.0.5:1"),
+    ],
+)
+def test_initiator_dials_through_its_relay_once_a_round_has_failed(
+    round_number: int, held: list[str], address: str
+) -> None:
+    """So the target has to open its NAT for what comes from there."""
+    stage = Stage()
+    stage.relays[ALICE] = addresses(*held)
+    stage.up(BOB, 1, 5)
+    assert stage.ask(advertised=[], round=round_number) == "passed"
+    ((_, message),) = stage.told
+    assert isinstance(message, Introduce)
+    assert (message.address, message.target_relay) == (address, "")
+
+
+def test_limit_of_an_address_is_that_of_the_peer_not_of_its_relay() -> None:
+    """Or the node's own address would use up what all its relayed peers may ask for together."""
+    stage = Stage()
+    stage.up(BOB, 1, 5)
+    for number in range(8):
+        stage.relays[number.to_bytes(32, "big")] = addresses(RELAY)
+        assert stage.ask(number, address=f"198.18.{number}.1:1", advertised=[], round=2) == "passed"
+
+
+def test_introductions_are_counted_by_what_was_given() -> None:
+    """Refused ones are not."""
+    stage = Stage()
+    stage.relays[BOB] = addresses(RELAY)
+    asked = replace(QUESTION, slot=0)
+    stage.hub.introduced(asked.answer(reason="UnknownTarget"))
+    stage.hub.introduced(asked.answer(initiator_address="198.18.0.5:1", target_address="192.0.2.1:1"))
+    stage.hub.introduced(asked.answer(initiator_address="198.18.0.5:1", target_address=RELAY))
+    assert stage.hub.introduced_by == {"direct": 1, "relayed": 1}

@@ -5,7 +5,10 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -241,3 +244,78 @@ def test_workers_leave_when_the_supervisor_is_killed() -> None:
     wait_until(gone, timeout_s=5, what="end of the workers")
     with FakeNode((f"endpoint.listen=['{address}']",)) as successor:
         assert successor.ready["listen"] == [address]
+
+
+@contextmanager
+def configured(tmp_path: Path, text: str, mode: str = "relay") -> Iterator[tuple[FakeNode, Path]]:
+    """A node with a configuration file, serving."""
+    path = tmp_path / "node.toml"
+    path.write_text(text)
+    with FakeNode(FAST, mode=mode, environment={"ANTQUIC_CONFIG": str(path)}) as node:
+        node.wait_for_slots(2)
+        yield node, path
+
+
+def relay(node: FakeNode) -> dict[str, Any]:
+    """What the node says of its relay."""
+    document: dict[str, Any] = node.status()["relay"]
+    return document
+
+
+def said(node: FakeNode, words: str) -> list[str]:
+    """Lines of the log with these words."""
+    return [line for line in node.errors if words in line]
+
+
+def test_limits_change_while_the_node_runs(tmp_path: Path) -> None:
+    """SIGHUP: sessions beyond the new limit end, workers are told, one line says what changed and what did not."""
+    with configured(tmp_path, "[relay]\nmax_sessions = 50\n") as (node, path):
+        before = node.worker_pids()
+        wait_until(lambda: relay(node)["sessions"]["stream"] == 2, timeout_s=5, what="sessions")
+        assert relay(node)["limits"]["max_sessions"] == 50
+        path.write_text("[relay]\nmax_sessions = 1\nmax_sessions_per_peer = 1\nport_range = [50000, 50009]\n")
+        node.signal(signal.SIGHUP)
+        wait_until(lambda: relay(node)["sessions"]["stream"] == 1, timeout_s=5, what="session to end")
+        (line,) = wait_until(lambda: said(node, "configuration reloaded"), timeout_s=5, what="log line")
+        wait_until(lambda: node.status()["totals"].get("messages_echoed") == 2, timeout_s=5, what="workers to hear")
+
+        assert relay(node)["limits"]["max_sessions"] == 1
+        assert relay(node)["limits"]["port_range"] == [49152, 65535]
+        assert "relay.max_sessions" in line
+        assert "relay.port_range" in line
+        assert node.worker_pids() == before
+
+
+def test_wrong_configuration_changes_nothing(tmp_path: Path) -> None:
+    """The log says what is wrong, as the command line would, and the next right one counts."""
+    with configured(tmp_path, "") as (node, path):
+        path.write_text("[relay]\nmax_sessions = 7\nenabled = 3\n")
+        node.signal(signal.SIGHUP)
+        (line,) = wait_until(lambda: said(node, "configuration not reloaded"), timeout_s=5, what="log line")
+        assert "relay.enabled" in line
+        assert relay(node)["limits"]["max_sessions"] == 1000
+
+        path.write_text("[relay]\nenabled = false\n")
+        node.signal(signal.SIGHUP)
+        wait_until(lambda: not relay(node)["enabled"], timeout_s=5, what="relay to be off")
+        wait_until(lambda: relay(node)["sessions"]["peers"] == 0, timeout_s=5, what="sessions to end")
+        assert node.ask("/healthz") == (200, "ok\n")
+
+
+def test_used_up_quota_ends_sessions_and_is_seen(tmp_path: Path) -> None:
+    """Bytes that workers report count, and what is refused later names the limit."""
+    with configured(tmp_path, "[relay]\nmax_bytes = 100\n") as (node, _):
+        wait_until(lambda: relay(node)["quota"]["used_bytes"] >= 100, timeout_s=5, what="bytes")
+        wait_until(lambda: relay(node)["sessions"]["peers"] == 0, timeout_s=5, what="sessions to end")
+        os.kill(node.worker_pids()[0], signal.SIGKILL)
+        refused = {"stream": {"node_bytes": 1}, "channel": {}}
+        wait_until(lambda: relay(node)["refusals"] == refused, timeout_s=10, what="refusal")
+
+
+def test_node_that_drains_does_not_read_its_configuration(tmp_path: Path) -> None:
+    """It is about to end."""
+    with configured(tmp_path, "", mode="ignore-drain") as (node, _):
+        node.signal(signal.SIGTERM)
+        wait_until(lambda: said(node, "draining"), timeout_s=5, what="drain")
+        node.signal(signal.SIGHUP)
+        wait_until(lambda: said(node, "configuration not read again"), timeout_s=5, what="log line")

@@ -6,14 +6,16 @@ from typing import cast
 from prometheus_client.parser import text_string_to_metric_families
 
 from antquic_server import __version__
+from antquic_server.config.model import RelaySettings
 from antquic_server.ipc.messages import Heartbeat, Ready
 from antquic_server.stats.merge import RetiredTotals
 from antquic_server.supervisor.directory import Directory, PeerConnection
 from antquic_server.supervisor.fleet import Fleet
-from antquic_server.supervisor.target_limits import Limit
 from antquic_server.supervisor.process import EndReason, ProcessFigures, WorkerProcess, WorkerState
+from antquic_server.supervisor.relay_quotas import RelayQuotas
 from antquic_server.supervisor.slots import SlotTable
 from antquic_server.supervisor.status import NodeFacts, NodeStatus
+from antquic_server.supervisor.target_limits import Limit
 
 PEER = bytes(range(32))
 
@@ -70,9 +72,16 @@ class PretendedFleet:
             port=9,
             advertised=("10.0.0.1:9",),
             reached_at="198.51.100.1:10000",
+            channels=True,
         )
         self.directory.peer_up(PEER, listed)
-        self.hub = SimpleNamespace(limited={Limit.INITIATOR: 3, Limit.TARGET: 0})
+        self.hub = SimpleNamespace(
+            limited={Limit.INITIATOR: 3, Limit.TARGET: 0}, introduced_by={"direct": 8, "relayed": 1}
+        )
+        self.relay = SimpleNamespace(
+            quotas=RelayQuotas(RelaySettings(), 100.0),
+            counters=lambda: {"relay_refusals|channel|open_rate": 2, "relay_misreports": 0},
+        )
         self.restarts = {EndReason.FROZEN: 1}
         self.stopping = False
         self.watch = SimpleNamespace(lag_s=0.25)
@@ -136,6 +145,11 @@ def test_document_has_all_sections() -> None:
     ]
     assert document["spares"] == [{"pid": 12, "state": "spare"}]
     assert document["directory"] == {"peers": 1, "connections": 1, "dropped": 0}
+    relay = document["relay"]
+    assert isinstance(relay, dict)
+    assert relay["introductions"] == {"direct": 8, "relayed": 1}
+    assert relay["refusals"] == {"channel": {"open_rate": 2}, "stream": {}}
+    assert list(document) == ["node", "workers", "spares", "totals", "directory", "relay"]
 
 
 def test_totals_include_the_dead_and_the_supervisor() -> None:
@@ -146,6 +160,8 @@ def test_totals_include_the_dead_and_the_supervisor() -> None:
     assert totals["worker_restarts|frozen"] == 1
     assert totals["ipc_dropped"] == 6
     assert totals["introductions_limited|initiator"] == 3
+    assert totals["introductions|relayed"] == 1
+    assert totals["relay_refusals|channel|open_rate"] == 2
     assert totals["loop_lag_s"] == 0.25
     assert "timers" not in totals
 
@@ -189,6 +205,7 @@ def test_peers_are_listed_with_their_slots() -> None:
             "readable": True,
             "reached_at": "198.51.100.1:10000",
             "advertised": ["10.0.0.1:9"],
+            "channels": True,
         }
     ]
     assert status.peer(bytes(32)) == []
