@@ -18,7 +18,7 @@ CANDIDATE_REPORT_BURST = 20.0
 
 
 class StreamOwner(Enum):
-    """Who gets what arrives on a unidirectional stream that carries no coordination message."""
+    """Who gets what arrives on a unidirectional stream that carries no message of the node's own."""
 
     APPLICATION = "application"
     NOBODY = "nobody"
@@ -35,6 +35,7 @@ class Connection:
     __slots__ = (
         "_candidate_reports",
         "_candidates",
+        "channel_rates",
         "connection_ids",
         "control_streams",
         "handshake_datagrams",
@@ -62,7 +63,9 @@ class Connection:
         self.keep_alive_at_s: float | None = None
         self.connection_ids: set[bytes] = set()
         self.control_streams: dict[int, bytes | StreamOwner] = {}
-        """By unidirectional stream: the beginning of what may be a coordination message, or whose the stream is."""
+        """By unidirectional stream: the beginning of what may be a message for the node, or whose the stream is."""
+        self.channel_rates: object = None
+        """Belongs to ``channel_control``."""
         self.peer_id: bytes | None = None
         self.ready = False
         """The handshake is complete."""

@@ -22,19 +22,18 @@ from antquic_server.ipc.messages import (
     Hello,
     Introduce,
     Introduced,
-    LimitsChanged,
     Message,
     PeerDown,
     PeerUp,
     Ready,
     SocketDescriptor,
 )
-from antquic_server.ipc.relay_messages import RelayRate, RelayReserved, RelayRevoked, RelayShare
 from antquic_server.logs import get_logger
 from antquic_server.net.packet_info import local_host
 from antquic_server.net.udp import PathAddress
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.codepoints import ApplicationErrorCode
+from workers.channel_control import knows_channels
 from workers.connection import Connection
 from workers.lifecycle import Stage
 from workers.worker import Worker
@@ -88,6 +87,7 @@ class Control:
                     host=connection.path.host,
                     port=connection.path.port,
                     readable=connection.quic.server_name not in UNREAD_SERVER_NAMES,
+                    channels=knows_channels(connection),
                     advertised=[str(item) for item in connection.quic.candidates],
                     reached_at=self._reached_at(connection.path),
                 )
@@ -123,11 +123,12 @@ class Control:
         elif isinstance(message, Introduced):
             if self._worker is not None:
                 self._worker.coordination.introduced(message)
-        elif isinstance(message, RelayReserved | RelayRate | RelayRevoked | RelayShare | LimitsChanged):
-            if self._worker is not None:
-                self._worker.relay_streams.handle_message(message)
         elif isinstance(message, Drain):
             self._drain()
+        elif self._worker is not None:
+            # Rates, shares and limits are of interest to both; each knows its own sessions.
+            self._worker.relay_streams.handle_message(message)
+            self._worker.relay.handle_message(message)
 
     def _assign(self, message: Assign) -> None:
         try:
@@ -140,6 +141,7 @@ class Control:
         self._sockets = message.sockets
         self._interval_s = worker.heartbeat_interval_s
         worker.endpoint.start()
+        worker.relay.start()
         self.stage = Stage.SERVING
         self._channel.send(
             Ready(
@@ -156,6 +158,7 @@ class Control:
         closed = 0
         if self._worker is not None:
             self._worker.relay_streams.drain()
+            self._worker.relay.drain()
             closed = self._worker.endpoint.drain(ApplicationErrorCode.PEER_SHUTDOWN, "PeerShutdown")
             # Nobody is interested in a worker's last figures more than in those of its drain.
             self._beat()
@@ -174,6 +177,7 @@ class Control:
         self.stage = Stage.STOPPED
         self._timer.cancel()
         if self._worker is not None:
+            self._worker.relay.stop()
             self._worker.endpoint.stop()
         if not self._stopped.done():
             self._stopped.set_result(exit_code)

@@ -1,35 +1,48 @@
 """
 Finds the node's own messages among a peer's unidirectional streams.
 
-Coordination messages and everything else share one kind of stream and are told apart by their first bytes. This service
-stands before the application: what begins like a coordination message is collected and handled here, the rest is passed
-on untouched.
+Coordination, relay channels and everything else share one kind of stream and are told apart by their first bytes. This
+service stands before the application: what begins like one of the node's messages is collected and handed to whom it is
+for, the rest is passed on untouched.
 """
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from aioquic.quic.events import QuicEvent, StreamDataReceived, StreamReset
 
 from antquic_server.protocol.codepoints import ApplicationErrorCode
-from antquic_server.protocol.coordination import MAX_MESSAGE_BYTES, PREFIX
-from antquic_server.stats.counters import CounterSet
 from workers.connection import Connection, StreamOwner
-from workers.coordination import Coordination
 from workers.service import Service
 
 _UNIDIRECTIONAL = 2
 
-MAX_HELD_BYTES = 4 * MAX_MESSAGE_BYTES
-"""Unfinished messages of one connection together; a peer with one request at a time holds less than 4 kB."""
+MAX_HELD_BYTES = 4 * 16_384
+"""Unfinished messages of one connection together: four of the longest kind, coordination's. A peer with one request at
+a time holds less than 4 kB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageKind:
+    """
+    Messages of the node's own that begin with ``prefix``.
+
+    ``handle`` gets each whole message with the connection it came on; ``count_malformed`` is called for one
+    that went on beyond ``max_message_bytes`` or exceeded what the connection may leave unfinished.
+    """
+
+    prefix: bytes
+    max_message_bytes: int
+    handle: Callable[[Connection, bytes], None]
+    count_malformed: Callable[[], None]
 
 
 class ControlStreams:
-    """A service in front of ``application``, which sees no coordination message."""
+    """A service in front of ``application``, which sees no message of these kinds."""
 
-    def __init__(self, coordination: Coordination, application: Service, counters: CounterSet) -> None:
-        self._coordination = coordination
+    def __init__(self, kinds: Sequence[MessageKind], application: Service) -> None:
+        self._kinds = tuple(kinds)
         self._application = application
-        self._counters = counters
 
     def handle_event(self, connection: Connection, event: QuicEvent) -> None:
         """React to one event."""
@@ -59,14 +72,17 @@ class ControlStreams:
                 streams[event.stream_id] = begun
             return event if begun is StreamOwner.APPLICATION else None
         data = begun + event.data
-        if not data.startswith(PREFIX) and (event.end_stream or not PREFIX.startswith(data)):
-            if not event.end_stream:
-                streams[event.stream_id] = StreamOwner.APPLICATION
-            return replace(event, data=data)
-        if event.end_stream:
-            self._coordination.handle_message_untrusted(connection, data)
-        elif len(data) > MAX_MESSAGE_BYTES or len(data) + _held_bytes(connection) > MAX_HELD_BYTES:
-            self._counters.add("coordinations", 1, "malformed")
+        kind = next((kind for kind in self._kinds if data.startswith(kind.prefix)), None)
+        if kind is None:
+            if event.end_stream or not any(item.prefix.startswith(data) for item in self._kinds):
+                if not event.end_stream:
+                    streams[event.stream_id] = StreamOwner.APPLICATION
+                return replace(event, data=data)
+            streams[event.stream_id] = data
+        elif event.end_stream:
+            kind.handle(connection, data)
+        elif len(data) > kind.max_message_bytes or len(data) + _held_bytes(connection) > MAX_HELD_BYTES:
+            kind.count_malformed()
             connection.quic.stop_stream(event.stream_id, ApplicationErrorCode.LIFECYCLE_CLEANUP)
             streams[event.stream_id] = StreamOwner.NOBODY
         else:

@@ -101,6 +101,10 @@ class Coordination:
         elif not self._around.tell_hub(question):
             self.introduced(question.answer(reason=RejectionReason.INTERNAL_ERROR.value))
 
+    def count_malformed(self) -> None:
+        """Count a message that was too long to be one."""
+        self._counters.add("coordinations", 1, "malformed")
+
     def introduce(self, question: Introduce) -> None:
         """Choose addresses for a peer of ours and one of another worker, tell ours, and answer the hub."""
         self._around.tell_hub(self._introduce(question))

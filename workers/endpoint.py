@@ -5,10 +5,15 @@ A burst is read, every datagram is given to its connection, and only then are th
 have to send: so both datagrams of a post-quantum ClientHello are credited before the first byte of the answer is
 (RFC 9000, section 8.1), acknowledgements are shared, and what goes to one peer leaves in one train.
 
+Datagrams of relay channels share the sockets (``channel_table``). The first byte tells them apart, and a train may hold
+both: whoever has a connection and a channel on one socket sends one flow.
+
 What arrives, and what becomes of it, in the order of the checks:
 
 ==========================================  =============================================================
-first byte below 0x40                       not QUIC (fixed bit, RFC 9000, section 17.2): dropped
+train of one relay channel                  passed on whole, as soon as it is read
+other datagram of a relay channel           given to the channel table of its slot
+other first byte below 0x40                 not QUIC (fixed bit, RFC 9000, section 17.2): dropped
 known destination connection ID             given to its connection
 ID of another slot                          passed on to that slot (once: it does not come back)
 long header                                 admission decides: connection, Retry, refusal or drop
@@ -39,7 +44,9 @@ from antquic_server.protocol.routing import (
 from antquic_server.protocol.seam.connection import ExtensionFrameReceived, NodeQuicConnection
 from antquic_server.stats.counters import CounterSet
 from workers.admission import Admitted, Load
+from workers.channel_table import ChannelTable
 from workers.connection import Connection
+from workers.incoming import FIXED_BIT, RECEIVE_BURST_DATAGRAMS, Incoming
 from workers.outcome import fault_location, outcome_label
 from workers.outgoing import Outgoing
 from workers.service import Service
@@ -47,12 +54,8 @@ from workers.strangers import Strangers
 from workers.surroundings import EndpointLimits, Hooks
 from workers.timers import Alarm, TimerHeap, TimerOwner
 
-_FIXED_BIT = 0x40
 _LONG_HEADER = 0x80
 _SHORT_CID_END = 1 + CONNECTION_ID_LENGTH_BYTES
-
-RECEIVE_BURST_DATAGRAMS = 128
-"""Enough to find both datagrams of many ClientHellos together; about 3 ms of work at 25 µs each."""
 
 log = get_logger(__name__)
 
@@ -69,6 +72,7 @@ class Endpoint:
         make_strangers: Callable[[Callable[[PathAddress, bytes], None]], Strangers],
         make_quic: Callable[[Admitted], NodeQuicConnection],
         service: Service,
+        channels: ChannelTable,
         hooks: Hooks,
         limits: EndpointLimits,
         loop: asyncio.AbstractEventLoop,
@@ -92,6 +96,7 @@ class Endpoint:
         self._next_number = 1
         self._drop_keys = [counters.declare("drops", reason) for reason in ("truncated", "stray_malformed")]
         self._strangers = make_strangers(self._reply)
+        self._incoming = Incoming(channels, self._strangers, counters)
 
     # Life.
 
@@ -141,10 +146,9 @@ class Endpoint:
     # In.
 
     def _socket_readable(self, index: int) -> None:
-        sock = self._sockets[index]
-        received = sock.receive_datagrams(RECEIVE_BURST_DATAGRAMS)
-        self._counters.values["datagrams_received"] += len(received)
-        self._handle_burst(received, forward_strays=True)
+        received = self._incoming.read(self._sockets[index], time.monotonic())
+        if received:
+            self._handle_burst(received, forward_strays=True)
 
     def _stray_readable(self) -> None:
         received = self._stray.receive_datagrams(RECEIVE_BURST_DATAGRAMS)
@@ -158,8 +162,8 @@ class Endpoint:
         received_bytes = 0
         for data, path in received:
             received_bytes += len(data)
-            if not data or data[0] < _FIXED_BIT:
-                self._counters.add("drops", 1, "not_quic")
+            if not data or data[0] < FIXED_BIT:
+                self._incoming.receive_untrusted(data, path, now_s, forward_strays=forward_strays)
                 continue
             is_long = data[0] & _LONG_HEADER
             cid = destination_connection_id_untrusted(data) if is_long else data[1:_SHORT_CID_END]

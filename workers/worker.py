@@ -21,6 +21,8 @@ from antquic_server.net.stray import StrayReceiver
 from antquic_server.net.udp import PathAddress, UdpSocket
 from antquic_server.pqc.pool import PqcPool
 from antquic_server.pqc.select import load_provider
+from antquic_server.protocol import coordination as coordination_protocol
+from antquic_server.protocol import relay_control
 from antquic_server.protocol.limits import KeyedBuckets
 from antquic_server.protocol.parameters import ExtensionParameters
 from antquic_server.protocol.raw_public_key import peer_id
@@ -33,10 +35,12 @@ from antquic_server.protocol.seam.tls_context import SigningKey, TlsOptions
 from antquic_server.protocol.stateless_reset import reset_token
 from antquic_server.stats.counters import CounterSet
 from workers.admission import SUPPORTED_VERSIONS, Admission, Admitted
-from workers.control_streams import ControlStreams
+from workers.channel_control import ChannelControl
+from workers.control_streams import ControlStreams, MessageKind
 from workers.coordination import Coordination, Surroundings
 from workers.echo import EchoService
 from workers.endpoint import Endpoint
+from workers.relay import Relay, build_channel_table, build_relay
 from workers.relay_setup import relay_share, stream_relay
 from workers.relay_streams import RelayStreams
 from workers.service import BasicService, Service
@@ -62,6 +66,7 @@ class Worker:
 
     endpoint: Endpoint
     coordination: Coordination
+    relay: Relay
     relay_streams: RelayStreams
     pool: PqcPool
     tally: Tally
@@ -72,6 +77,7 @@ class Worker:
     def snapshot(self, loop_lag_s: float) -> dict[str, float]:
         """Return the counters with the gauges and the pool's figures of this moment."""
         self.endpoint.collect()
+        self.relay.collect()
         values = self.counters.values
         values["active_connections"] = len(self.endpoint.connections)
         values["handshakes_in_flight"] = self.endpoint.half_open
@@ -139,7 +145,10 @@ def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) 
             reply=reply,
         )
 
-    coordination = _coordination(settings, counters, hooks, lambda: endpoint)
+    surroundings = _surroundings(hooks, lambda: endpoint)
+    coordination = _coordination(settings, counters, surroundings)
+    channel_control = ChannelControl(surroundings, counters)
+    channel_table = build_channel_table(assign, settings, sockets, counters)
     share = relay_share(settings.relay, assign.worker_count)
     relay_streams = stream_relay(
         _application(settings, counters, echo=assign.echo),
@@ -158,7 +167,8 @@ def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) 
         counters=counters,
         make_strangers=make_strangers,
         make_quic=make_quic,
-        service=ControlStreams(coordination, relay_streams, counters),
+        service=ControlStreams(_message_kinds(coordination, channel_control), relay_streams),
+        channels=channel_table,
         hooks=hooks,
         limits=EndpointLimits(
             handshake_timeout_s=HANDSHAKE_TIMEOUT_BASE_S * settings.pqc.handshake_timeout_multiplier,
@@ -169,6 +179,16 @@ def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) 
     return Worker(
         endpoint=endpoint,
         coordination=coordination,
+        relay=build_relay(
+            assign,
+            settings,
+            share=share,
+            table=channel_table,
+            control=channel_control,
+            counters=counters,
+            tell_hub=hooks.tell_hub,
+            loop=loop,
+        ),
         relay_streams=relay_streams,
         pool=pool,
         tally=options.tally,
@@ -207,6 +227,8 @@ def _connection_options(settings: Settings, pool: PqcPool, node_key: SigningKey)
             nat_traversal=NAT_TRAVERSAL_CONCURRENCY,
             rfc_nat_traversal=True,
             address_discovery=ADDRESS_DISCOVERY_BOTH,
+            # Whether relaying is enabled may change while the connection lasts: the hub's answer says it.
+            relay_channels=True,
         ),
         max_candidates=settings.nat.max_candidates,
         stream_window_bytes=settings.limits.stream_window_bytes,
@@ -245,19 +267,37 @@ def _application(settings: Settings, counters: CounterSet, *, echo: bool) -> Ser
     return BasicService(counters)
 
 
-def _coordination(
-    settings: Settings, counters: CounterSet, hooks: Hooks, endpoint: Callable[[], Endpoint]
-) -> Coordination:
+def _surroundings(hooks: Hooks, endpoint: Callable[[], Endpoint]) -> Surroundings:
     """``endpoint`` is asked for later: it does not exist yet, since its service is made from this."""
-    surroundings = Surroundings(
+    return Surroundings(
         tell_hub=hooks.tell_hub,
         find=lambda number: endpoint().find(number),
         flush=lambda connection: endpoint().flush_soon(connection),
         monotonic_s=time.monotonic,
         unix_s=time.time,
     )
+
+
+def _coordination(settings: Settings, counters: CounterSet, surroundings: Surroundings) -> Coordination:
     rates = KeyedBuckets(settings.nat.coordination_rate_per_s, settings.nat.coordination_burst, RATE_TABLE_ENTRIES)
     return Coordination(surroundings, counters=counters, rates=rates)
+
+
+def _message_kinds(coordination: Coordination, channels: ChannelControl) -> list[MessageKind]:
+    return [
+        MessageKind(
+            prefix=coordination_protocol.PREFIX,
+            max_message_bytes=coordination_protocol.MAX_MESSAGE_BYTES,
+            handle=coordination.handle_message_untrusted,
+            count_malformed=coordination.count_malformed,
+        ),
+        MessageKind(
+            prefix=relay_control.PREFIX,
+            max_message_bytes=relay_control.MAX_MESSAGE_BYTES,
+            handle=channels.handle_message_untrusted,
+            count_malformed=channels.count_malformed,
+        ),
+    ]
 
 
 def _adopt_sockets(assign: Assign) -> list[UdpSocket]:

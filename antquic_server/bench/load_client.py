@@ -13,7 +13,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from aioquic.quic.configuration import QuicConfiguration
@@ -57,7 +57,8 @@ class ClientSettings:
     idle_timeout_s: float = 30.0
     mtu_max: int | None = None
     """Upper bound of path MTU discovery, bytes of UDP payload; None sends 1200 at most."""
-    extensions: ExtensionParameters = EXTENSIONS
+    relay_channels: bool = False
+    """Whether to declare the transport parameter of that name."""
 
 
 class ClientConnection:
@@ -217,7 +218,7 @@ class LoadClient:
                     client_share_group=settings.share_group,
                     client_expected_public_key=settings.expected_public_key,
                 ),
-                extensions=settings.extensions,
+                extensions=replace(EXTENSIONS, relay_channels=settings.relay_channels),
                 stream_window_bytes=1_250_000,
                 connection_window_bytes=10_000_000,
                 mtu_max=settings.mtu_max,

@@ -6,16 +6,17 @@ sender's place to one in the receiver's.
 """
 
 import asyncio
+import itertools
 import select
 import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from antquic_server.bench.load_client import EXTENSIONS, ClientConnection, ClientSettings, LoadClient, random_node_key
+from antquic_server.bench.load_client import ClientConnection, ClientSettings, LoadClient, random_node_key
 from antquic_server.bench.node_process import ServerUnderTest
 from antquic_server.bench.relay_contender import Contender, RelaySession, prove
 from antquic_server.bench.relay_place import RECEIVER, SENDER, Place
@@ -41,6 +42,7 @@ from antquic_server.protocol.relay_control import (
     encode_channel_message,
     is_channel_message,
 )
+from antquic_server.protocol.relay_limits import Refusal
 
 __all__ = ["CHANNEL", "Peer", "connect_peers", "open_channels"]
 
@@ -49,6 +51,7 @@ CHANNEL: Final = "channel relay"
 TIMEOUT_S: Final = 20.0
 _HANDSHAKES_AT_ONCE: Final = 8
 _BIND_REPEAT_S: Final = 0.25
+_ASK_AGAIN_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,14 +122,13 @@ async def connect_peers(
 ) -> AsyncIterator[list[Peer]]:
     """Connect that many peers, each with a key of its own, all from one socket."""
     client = LoadClient(open_socket=lambda: place.udp(role))
-    extensions = replace(EXTENSIONS, relay_channels=True)
     peers: list[Peer] = []
     try:
         for start in range(0, count, _HANDSHAKES_AT_ONCE):
             group = []
             for _ in range(min(_HANDSHAKES_AT_ONCE, count - start)):
                 key = random_node_key(pool)
-                settings = ClientSettings(pqc=pool, node_key=key, extensions=extensions)
+                settings = ClientSettings(pqc=pool, node_key=key, relay_channels=True)
                 connection = client.connect(*node, settings)
                 group.append(Peer(client=client, connection=connection, peer_id=peer_id(key.public_key)))
             await asyncio.gather(*(peer.connection.wait_connected(TIMEOUT_S) for peer in group))
@@ -176,12 +178,26 @@ async def open_channels(place: Place, server: ServerUnderTest, pool: PqcPool, co
 
 async def _open(initiator: Peer, target: Peer) -> tuple[ChannelOpened, ChannelOffer]:
     """Have one peer ask for a channel to another that accepts."""
-    initiator.send(ChannelRequest(request_id=1, target=target.peer_id))
+    deadline_s = time.monotonic() + TIMEOUT_S
+    for request_id in itertools.count(1):
+        answer = await _ask(initiator, target, request_id)
+        if isinstance(answer, tuple):
+            return answer
+        # The node as a whole learns a moment after the handshake that a peer is there.
+        if _word(answer) != Refusal.TARGET_UNKNOWN or time.monotonic() > deadline_s:
+            raise CannotBootError(f"node does not open a channel: {_word(answer)}")
+        await asyncio.sleep(_ASK_AGAIN_S)
+    raise AssertionError  # numbers do not end
+
+
+async def _ask(initiator: Peer, target: Peer, request_id: int) -> tuple[ChannelOpened, ChannelOffer] | ChannelMessage:
+    """Ask once; returns what each peer was told, or what the initiator was told instead of being served."""
+    initiator.send(ChannelRequest(request_id=request_id, target=target.peer_id))
     reading = [asyncio.ensure_future(peer.receive()) for peer in (initiator, target)]
     try:
         await asyncio.wait(reading, return_when=asyncio.FIRST_COMPLETED)
         if reading[0].done():
-            raise CannotBootError(f"node does not open a channel: {_answer(reading[0].result())}")
+            return reading[0].result()
         offer = reading[1].result()
         if not isinstance(offer, ChannelOffer):
             raise CannotBootError(f"node sends a peer no offer but {type(offer).__name__}")
@@ -190,12 +206,10 @@ async def _open(initiator: Peer, target: Peer) -> tuple[ChannelOpened, ChannelOf
     finally:
         for reader in reading:
             reader.cancel()
-    if not isinstance(opened, ChannelOpened):
-        raise CannotBootError(f"node does not open a channel: {_answer(opened)}")
-    return opened, offer
+    return (opened, offer) if isinstance(opened, ChannelOpened) else opened
 
 
-def _answer(message: ChannelMessage) -> str:
+def _word(message: ChannelMessage) -> str:
     return message.reason if isinstance(message, ChannelRefused) else type(message).__name__
 
 

@@ -6,7 +6,7 @@ every train has length one and nothing else changes.
 
 A train is one *flow*, not one QUIC connection: a client may hold two connections on one socket. Whoever reads
 trains has to look at every datagram in them, so ``receive_datagrams`` hands them out one by one;
-``receive_train`` is for callers that forward whole trains and check them otherwise.
+``receive_train`` is for callers that forward whole trains, with ``send_train``, and check them otherwise.
 
 Errors: a shared socket hears about the misfortunes of every peer (ICMP port unreachable, a firewall, a
 missing route). None of them says anything about the socket itself, so each costs at most the datagram it
@@ -19,9 +19,10 @@ import socket
 import sys
 from collections.abc import Sequence
 from itertools import repeat
-from typing import Final, NamedTuple
+from typing import Final
 
 from antquic_server.net.packet_info import reply_control, reply_control_message, request_packet_info
+from antquic_server.net.paths import Ancillary, Destination, PathAddress, SendResult
 from antquic_server.net.trains import (
     SOL_UDP,
     UDP_GRO,
@@ -32,7 +33,7 @@ from antquic_server.net.trains import (
     switch_gro,
 )
 
-__all__ = ["RECEIVE_BUFFER_BYTES", "PathAddress", "SendResult", "UdpSocket"]
+__all__ = ["RECEIVE_BUFFER_BYTES", "Destination", "PathAddress", "SendResult", "UdpSocket"]
 
 RECEIVE_BUFFER_BYTES: Final = 1 << 16
 """No UDP datagram and no GRO train is longer: both are one IP packet to the kernel."""
@@ -56,44 +57,7 @@ _PERHAPS_ONLY_AS_TRAIN: Final = frozenset((errno.EINVAL, errno.EIO, errno.EMSGSI
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(20) + socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
 _BAD_FLAGS: Final = getattr(socket, "MSG_TRUNC", 0) | getattr(socket, "MSG_CTRUNC", 0)
 
-_Ancillary = list[tuple[int, int, bytes]]
-
-
-class PathAddress(NamedTuple):
-    """
-    The network path of a datagram: who sent it, to which of our addresses, on which socket.
-
-    ``host`` is the numeric address without a scope; ``flowinfo`` and ``scope_id`` are those of
-    ``sockaddr_in6`` and 0 for IPv4. ``local`` is the control data that makes a reply leave from the address
-    the peer wrote to, empty when the socket is bound to one address (``packet_info.local_host`` reads it).
-    ``socket_index`` is the number its ``UdpSocket`` was given.
-    """
-
-    host: str
-    port: int
-    flowinfo: int
-    scope_id: int
-    local: bytes
-    socket_index: int
-
-
-class SendResult(NamedTuple):
-    """
-    What became of the datagrams given to ``UdpSocket.send``.
-
-    The first ``sent + dropped`` of them are dealt with. If that is fewer than were given, the socket would
-    block and the rest (``datagrams[result.handled:]``) is the caller's to queue. ``errno`` belongs to the
-    last dropped datagram, 0 if none was.
-    """
-
-    sent: int
-    dropped: int
-    errno: int
-
-    @property
-    def handled(self) -> int:
-        """Number of leading datagrams that need no further attention."""
-        return self.sent + self.dropped
+_Buffer = bytes | memoryview
 
 
 _SENT_ONE: Final = SendResult(1, 0, 0)
@@ -241,16 +205,17 @@ class UdpSocket:
         network or the kernel says about a datagram: see ``SendResult`` and the module text.
         """
         address = path[:4] if self._ipv6 else path[:2]
+        control = [reply_control_message(path.local)] if path.local else []
         count = len(datagrams)
         if count == 1:
-            return self._send_one(address, path.local, datagrams[0])
+            return self._send_one(address, control, datagrams[0])
         sent = dropped = last_errno = start = 0
         while start < count:
             end = end_of_train(datagrams, start) if self._gso else start + 1
             if end - start == 1:
-                result = self._send_one(address, path.local, datagrams[start])
+                result = self._send_one(address, control, datagrams[start])
             else:
-                result = self._send_train(address, path.local, datagrams[start:end])
+                result = self._send_several(address, control, datagrams[start:end])
             sent += result.sent
             dropped += result.dropped
             last_errno = result.errno or last_errno
@@ -259,24 +224,65 @@ class UdpSocket:
             start = end
         return SendResult(sent, dropped, last_errno)
 
-    def _send_one(self, address: tuple[object, ...], local: bytes, datagram: bytes) -> SendResult:
-        code = self._transmit((datagram,), [reply_control_message(local)] if local else [], address)
+    def destination(self, path: PathAddress) -> Destination:
+        """Prepare for ``send_train`` to the remote end of ``path``."""
+        return Destination(path[:4] if self._ipv6 else path[:2], path.local)
+
+    def send_train(self, destination: Destination, train: memoryview, segment_size: int) -> SendResult | None:
+        """
+        Send a train as ``receive_train`` gives it: datagrams of this size, the last one possibly shorter.
+
+        Returns None if all of it was sent, as it nearly always is. Errors are those of ``send``; what is not handled
+        is the caller's to drop, since a train that lies in a receive buffer cannot wait.
+        """
+        # Short of calls and objects: a relay sends each datagram that comes alone by this way.
+        if len(train) <= segment_size:
+            control = destination.control
+        elif not self._gso:
+            return self._send_singly(destination.address, destination.control, _cut(train, segment_size))
+        elif destination.segment_size == segment_size:
+            control = destination.train_control
+        else:
+            control = destination.train_control = [_segment_control(segment_size), *destination.control]
+            destination.segment_size = segment_size
+        try:
+            self._sendmsg((train,), control, 0, destination.address)
+        except OSError as error:
+            return self._send_train_again(destination, train, segment_size, error.errno or errno.EIO)
+        self.send_calls += 1
+        return None
+
+    def _send_train_again(
+        self, destination: Destination, train: memoryview, segment_size: int, code: int
+    ) -> SendResult | None:
+        """Find out whether a refusal was about this train, and what of it can be sent all the same."""
+        count = max(1, -(-len(train) // segment_size))
+        if code in _POSSIBLY_PENDING:
+            control = destination.control if count == 1 else destination.train_control
+            code = self._transmit((train,), control, destination.address)
+            if not code:
+                return None
+        if count > 1 and code in _PERHAPS_ONLY_AS_TRAIN:
+            return self._send_refused(destination.address, destination.control, _cut(train, segment_size), code)
+        return _BLOCKED if code == errno.EAGAIN else SendResult(0, count, code)
+
+    def _send_one(self, address: tuple[object, ...], control: Ancillary, datagram: _Buffer) -> SendResult:
+        code = self._transmit((datagram,), control, address)
         if not code:
             return _SENT_ONE
         return _BLOCKED if code == errno.EAGAIN else SendResult(0, 1, code)
 
-    def _send_train(self, address: tuple[object, ...], local: bytes, datagrams: Sequence[bytes]) -> SendResult:
-        ancillary = [(SOL_UDP, UDP_SEGMENT, len(datagrams[0]).to_bytes(2, sys.byteorder))]
-        if local:
-            ancillary.append(reply_control_message(local))
-        code = self._transmit(datagrams, ancillary, address)
+    def _send_several(
+        self, address: tuple[object, ...], control: Ancillary, datagrams: Sequence[_Buffer]
+    ) -> SendResult:
+        code = self._transmit(datagrams, [_segment_control(len(datagrams[0])), *control], address)
         if not code:
             return SendResult(len(datagrams), 0, 0)
         if code in _PERHAPS_ONLY_AS_TRAIN:
-            return self._send_singly(address, local, datagrams, code)
+            return self._send_refused(address, control, datagrams, code)
         return _BLOCKED if code == errno.EAGAIN else SendResult(0, len(datagrams), code)
 
-    def _transmit(self, buffers: Sequence[bytes], ancillary: _Ancillary, address: tuple[object, ...]) -> int:
+    def _transmit(self, buffers: Sequence[_Buffer], ancillary: Ancillary, address: tuple[object, ...]) -> int:
         """``sendmsg``, once more if the first only reported an older error; returns errno, 0 for success."""
         try:
             self._sendmsg(buffers, ancillary, 0, address)
@@ -290,8 +296,8 @@ class UdpSocket:
         self.send_calls += 1
         return 0
 
-    def _send_singly(
-        self, address: tuple[object, ...], local: bytes, datagrams: Sequence[bytes], refusal: int
+    def _send_refused(
+        self, address: tuple[object, ...], control: Ancillary, datagrams: Sequence[_Buffer], refusal: int
     ) -> SendResult:
         """
         Send one by one what was refused as a train, and find out whether segmentation is at fault.
@@ -301,16 +307,20 @@ class UdpSocket:
         datagrams pass singly is segmentation given up, else one forged datagram would slow down everybody.
         """
         self.gso_refused += 1
+        result = self._send_singly(address, control, datagrams)
+        if refusal == errno.EIO or (refusal == errno.EINVAL and result.sent and not result.dropped):
+            self._gso = False
+        return result
+
+    def _send_singly(self, address: tuple[object, ...], control: Ancillary, datagrams: Sequence[_Buffer]) -> SendResult:
         sent = dropped = last_errno = 0
         for datagram in datagrams:
-            result = self._send_one(address, local, datagram)
+            result = self._send_one(address, control, datagram)
             if not result.handled:
                 break
             sent += result.sent
             dropped += result.dropped
             last_errno = result.errno or last_errno
-        if refusal == errno.EIO or (refusal == errno.EINVAL and sent and not dropped):
-            self._gso = False
         return SendResult(sent, dropped, last_errno)
 
     def _remember_path(self, key: object, address: tuple[object, ...], packet_info: bytes) -> PathAddress:
@@ -328,3 +338,11 @@ class UdpSocket:
             self._paths.clear()
         self._paths[key] = path
         return path
+
+
+def _segment_control(segment_size: int) -> tuple[int, int, bytes]:
+    return (SOL_UDP, UDP_SEGMENT, segment_size.to_bytes(2, sys.byteorder))
+
+
+def _cut(train: memoryview, segment_size: int) -> list[memoryview]:
+    return [train[at : at + segment_size] for at in range(0, len(train), segment_size)]

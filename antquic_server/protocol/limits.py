@@ -30,15 +30,29 @@ class TokenBucket:
 
     def take(self, now_s: float, amount: float = 1.0) -> bool:
         """Take ``amount`` tokens, or none and return ``False`` when there are fewer."""
-        if self._updated_s is not None and now_s > self._updated_s:
-            gained = (now_s - self._updated_s) * self._rate_per_s
-            self._tokens = min(self._burst, self._tokens + gained)
-        if self._updated_s is None or now_s > self._updated_s:
-            self._updated_s = now_s
+        self._refill(now_s)
         if self._tokens < amount:
             return False
         self._tokens -= amount
         return True
+
+    def overdraw(self, now_s: float, amount: float) -> bool:
+        """
+        Take ``amount`` tokens if there are any at all, owing the rest, or return ``False`` when there are none.
+
+        For what comes in lumps that cannot be cut, and may be greater than ``burst``: it passes, and the next waits.
+        """
+        # Whoever handles a burst asks many times at one moment.
+        if now_s != self._updated_s:
+            self._refill(now_s)
+        if self._tokens <= 0:
+            return False
+        self._tokens -= amount
+        return True
+
+    def give_back(self, amount: float) -> None:
+        """Return tokens taken for something that did not happen after all."""
+        self._tokens = min(self._burst, self._tokens + amount)
 
     def change(self, rate_per_s: float, burst: float, now_s: float) -> None:
         """Apply another limit from now on; nothing is won by it: tokens are what they were, or the new ``burst``."""
@@ -47,6 +61,14 @@ class TokenBucket:
         self._rate_per_s = rate_per_s
         self._burst = burst
         self._tokens = min(self._tokens, burst)
+
+    def _refill(self, now_s: float) -> None:
+        if self._updated_s is None:
+            self._updated_s = now_s
+        elif now_s > self._updated_s:
+            gained = (now_s - self._updated_s) * self._rate_per_s
+            self._tokens = min(self._burst, self._tokens + gained)
+            self._updated_s = now_s
 
 
 class KeyedBuckets:

@@ -57,6 +57,7 @@ __all__ = [
     "encode_bind",
     "encode_bound",
     "encode_unknown",
+    "is_channel_datagram",
     "is_one_channel",
     "new_channel_id",
     "unknown_token_untrusted",
@@ -100,13 +101,19 @@ def data_header(channel_id: bytes) -> bytes:
     return bytes((DATA,)) + channel_id
 
 
+def is_channel_datagram(data: bytes | memoryview) -> bool:
+    """Tell whether a datagram has the header of a channel; anything else below 0x40 is neither that nor QUIC."""
+    return len(data) >= HEADER_BYTES and DATA <= data[0] <= UNKNOWN
+
+
 def is_one_channel(train: bytes | memoryview, segment_size_bytes: int) -> bool:
     """
     Tell whether every datagram of a train begins with the same eight bytes.
 
     A train is one flow to the kernel, and a peer with two channels on one socket has both of them in one flow: passing
-    on the whole by its first datagram would give one peer's bytes to another. Eight strided comparisons look at a train
-    of fifty in about a microsecond.
+    on the whole by its first datagram would give one peer's bytes to another. The headers are columns of a table whose
+    rows are the datagrams, so a few strided slices look at a train of fifty in two microseconds: one if the size of
+    the datagrams allows to read the header as one number, two if it can be read as two, else eight.
     """
     size = len(train)
     if size <= segment_size_bytes:
@@ -114,9 +121,18 @@ def is_one_channel(train: bytes | memoryview, segment_size_bytes: int) -> bool:
     last = size % segment_size_bytes
     if segment_size_bytes < HEADER_BYTES or 0 < last < HEADER_BYTES:
         return False
+    view = memoryview(train)
+    stride, width = segment_size_bytes, 1
+    if stride % 8 == 0:
+        view, stride, width = view[: size & ~7].cast("Q"), stride >> 3, 8
+    elif stride % 4 == 0:
+        view, stride, width = view[: size & ~3].cast("I"), stride >> 2, 4
     count = -(-size // segment_size_bytes)
-    data = bytes(train) if isinstance(train, memoryview) else train
-    return all(data[at::segment_size_bytes].count(data[at]) >= count for at in range(HEADER_BYTES))
+    for at in range(HEADER_BYTES // width):
+        column = view[at::stride].tolist()
+        if column.count(column[0]) < count:
+            return False
+    return True
 
 
 def encode_bind(channel_id: bytes, counter: int, key: bytes) -> bytes:

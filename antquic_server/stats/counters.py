@@ -83,6 +83,7 @@ _DECLARED: Final = (
     _counter("relay_bytes", "Payload bytes delivered by relaying, both directions.", "mode"),
     _counter("relay_datagrams", "Datagrams delivered by relaying, both directions.", "mode"),
     _counter("relay_drops", "Datagrams not relayed.", "mode", "reason"),
+    _counter("channel_messages", "Messages of peers about relay channels, and ours that did not get out.", "outcome"),
     _counter("relay_canaries", "Round trips of the relay's own test traffic.", "mode", "result"),
     _gauge("relay_canary_latency_s", "Duration of the last such round trip that came back.", "mode", merge="max"),
     _counter("relay_misreports", "Words of workers about relaying that the hub could make nothing of."),

@@ -40,6 +40,22 @@ from antquic_server.protocol.raw_public_key import (
     decode_subject_public_key_info_untrusted,
     encode_subject_public_key_info,
 )
+from antquic_server.protocol.relay_channel import (
+    bind_counter_untrusted,
+    data_header,
+    encode_bind,
+    encode_unknown,
+    unknown_token_untrusted,
+    verify_leg_untrusted,
+)
+from antquic_server.protocol.relay_control import (
+    ChannelClosed,
+    ChannelOpened,
+    ChannelRequest,
+    decode_channel_message_untrusted,
+    encode_channel_message,
+)
+from antquic_server.protocol.relay_limits import RelayMode
 from antquic_server.protocol.relay_stream import (
     BIND_REQUEST,
     ConnectUdpResponse,
@@ -59,10 +75,15 @@ from antquic_server.protocol.routing import ConnectionIdLayout, destination_conn
 from antquic_server.protocol.seam.tls_context import certificate_types_untrusted
 from antquic_server.stats.counters import CounterSet
 from fuzz.forge import Forge
+from support.channels import INITIATOR_KEY, TARGET_KEY, FakeUdp, made_up_id
 from support.coordination import ALICE, BOB, on_the_wire, request, request_fields
 from workers.admission import Admission, Load
+from workers.channel_control import ChannelControl
+from workers.channel_table import Channel, ChannelTable
 from workers.connection import Connection
 from workers.coordination import Coordination, Surroundings
+from workers.incoming import Incoming
+from workers.relay_meter import SessionMeter
 from workers.relay_ports import RelayPort
 from workers.relay_session import RelayCounters, RelaySession
 from workers.strangers import Strangers
@@ -108,6 +129,7 @@ class _Peer:
     """What coordination asks of a connection's state machine."""
 
     is_closing = False
+    remote_extensions = ExtensionParameters(relay_channels=True)
     candidates: tuple[SocketAddress, ...] = ()
 
     def send_message(self, data: bytes) -> bool:
@@ -119,15 +141,33 @@ class _Peer:
         return PATH
 
 
-def _coordination(connection: Connection) -> Coordination:
-    surroundings = Surroundings(
+def _surroundings(connection: Connection) -> Surroundings:
+    return Surroundings(
         tell_hub=lambda message: len(encode(message)) > 0,
         find=lambda number: connection,
         flush=lambda _: None,
         monotonic_s=lambda: 0.0,
         unix_s=lambda: 0.0,
     )
-    return Coordination(surroundings, counters=CounterSet(), rates=KeyedBuckets(1e9, 1e9, 16))
+
+
+def _channel_table() -> ChannelTable:
+    """A table with one channel, whose initiator has bound."""
+    table = ChannelTable(
+        slot=0,
+        worker_count=1,
+        sockets=[FakeUdp().as_udp],
+        counters=CounterSet(),
+        secret=bytes(32),
+        unknowns_per_s=1e9,
+    )
+    session = SessionMeter(
+        number=1, mode=RelayMode.CHANNEL, rate_bytes_per_s=1e9, burst_bytes=1e9, share=TokenBucket(1e9, 1e9)
+    )
+    keys = {"initiator_key": INITIATOR_KEY, "target_key": TARGET_KEY}
+    table.add(Channel(CHANNEL_ID, **keys, session=session, now_s=0.0))
+    table.receive_untrusted(encode_bind(CHANNEL_ID, 1, INITIATOR_KEY), PATH, 0.0)
+    return table
 
 
 def _connection() -> Connection:
@@ -138,7 +178,21 @@ def _connection() -> Connection:
 
 
 CONNECTION = _connection()
-COORDINATION = _coordination(CONNECTION)
+COORDINATION = Coordination(_surroundings(CONNECTION), counters=CounterSet(), rates=KeyedBuckets(1e9, 1e9, 16))
+CHANNEL_ID = made_up_id(1)
+CHANNEL_TABLE = _channel_table()
+CHANNEL_CONTROL = ChannelControl(_surroundings(CONNECTION), CounterSet())
+CHANNEL_MESSAGES = [
+    encode_channel_message(item)
+    for item in (
+        ChannelRequest(request_id=1, target=BOB),
+        ChannelOpened(request_id=1, target=BOB, channel_id=CHANNEL_ID, key=bytes(32), token=bytes(16)),
+        ChannelClosed(channel_id=CHANNEL_ID, reason="closed"),
+    )
+]
+BIND = encode_bind(CHANNEL_ID, 2, TARGET_KEY)
+UNKNOWN = encode_unknown(CHANNEL_ID, bytes(16))
+CHANNEL_DATAGRAMS = [BIND, UNKNOWN, data_header(CHANNEL_ID) + bytes(20), data_header(made_up_id(2)) + bytes(20)]
 REQUEST = request(ALICE, BOB)
 OTHER_REQUEST = on_the_wire(request_fields(ALICE, ALICE, addresses=("[2001:db8::1]:1", "198.18.0.5:4433")))
 
@@ -162,6 +216,7 @@ PARAMETERS = push_extension_parameters(
 MESSAGES = [encode(Hello(version=1, pid=1)), encode(PeerUp(peer_id=bytes(32), connection=1, host="::1", port=2))]
 ADMISSION = _admission()
 STRANGERS = _strangers()
+INCOMING = Incoming(CHANNEL_TABLE, STRANGERS, CounterSet())
 
 
 def _feed_frames(data: bytes) -> None:
@@ -248,6 +303,13 @@ RELAY_RESPONSES = [
     encode_response(ConnectUdpResponse(status=503, reason="peer_sessions")),
 ]
 
+
+def _feed_table(data: bytes) -> None:
+    # What is shorter or of another kind is never given to it.
+    if len(data) >= 8:
+        CHANNEL_TABLE.receive_untrusted(data, PATH, 0.0)
+
+
 FORGE = Forge(1)
 DATAGRAMS = [datagram for _ in range(50) for datagram in FORGE.next_datagrams()]
 
@@ -298,6 +360,16 @@ FEEDS: dict[str, tuple[Feed, list[bytes]]] = {
         decode_response_untrusted,
         [item[4:] for item in RELAY_RESPONSES],
     ),
+    "antquic_server.protocol.relay_channel.bind_counter_untrusted": (bind_counter_untrusted, [BIND]),
+    "antquic_server.protocol.relay_channel.unknown_token_untrusted": (unknown_token_untrusted, [UNKNOWN]),
+    "antquic_server.protocol.relay_channel.verify_leg_untrusted": (
+        lambda data: verify_leg_untrusted(data, TARGET_KEY),
+        [BIND],
+    ),
+    "antquic_server.protocol.relay_control.decode_channel_message_untrusted": (
+        decode_channel_message_untrusted,
+        CHANNEL_MESSAGES,
+    ),
     "antquic_server.protocol.retry_token.RetryTokenSealer.open_untrusted": (_feed_token, [TOKEN]),
     "antquic_server.protocol.routing.destination_connection_id_untrusted": (
         destination_connection_id_untrusted,
@@ -308,6 +380,15 @@ FEEDS: dict[str, tuple[Feed, list[bytes]]] = {
         [b"\x02\x00\x02"],
     ),
     "workers.admission.Admission.judge_untrusted": (_feed_judge, DATAGRAMS),
+    "workers.channel_control.ChannelControl.handle_message_untrusted": (
+        lambda data: CHANNEL_CONTROL.handle_message_untrusted(CONNECTION, data),
+        CHANNEL_MESSAGES,
+    ),
+    "workers.channel_table.ChannelTable.receive_untrusted": (_feed_table, CHANNEL_DATAGRAMS),
+    "workers.incoming.Incoming.receive_untrusted": (
+        lambda data: INCOMING.receive_untrusted(data, PATH, 0.0, forward_strays=True),
+        CHANNEL_DATAGRAMS,
+    ),
     "workers.coordination.Coordination.handle_message_untrusted": (
         lambda data: COORDINATION.handle_message_untrusted(CONNECTION, data),
         [REQUEST, OTHER_REQUEST],

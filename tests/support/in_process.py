@@ -50,6 +50,7 @@ class Bench:
     client: LoadClient
     port: int
     stray: list[StrayPair]
+    slot: int = 0
     up: list[tuple[bytes | None, int, str, int]] = field(default_factory=list)
     """Peers that came or moved: peer id, connection, host, port."""
     down: list[tuple[bytes | None, int]] = field(default_factory=list)
@@ -151,10 +152,14 @@ async def running_worker(
         endpoint._limits = replace(endpoint._limits, **limits)
     client = LoadClient(offloads=False)
     endpoint.start()
+    worker.relay.start()
     try:
-        yield Bench(worker=worker, client=client, port=port, stray=stray, up=up, down=down, told_hub=told_hub)
+        yield Bench(
+            worker=worker, client=client, port=port, stray=stray, slot=slot, up=up, down=down, told_hub=told_hub
+        )
     finally:
         client.close()
+        worker.relay.stop()
         endpoint.stop()
         close_worker(worker)
         for pair in stray:

@@ -209,6 +209,7 @@ def start_peer(
     holding: bool = False,
     key: SigningKey | None = None,
     server_name: str | None = "peer",
+    relay_channels: bool = False,
 ) -> LoadPeer:
     """
     Begin one connection as an ant-quic peer, by default with a key of its own, on ``client`` or a new socket.
@@ -219,7 +220,9 @@ def start_peer(
     client = client or WatchedClient(workers=workers, host=local_host or host)
     client.holding = holding
     key = key or random_node_key(client_pool())
-    settings = ClientSettings(pqc=client_pool(), node_key=key, alpn=alpn, server_name=server_name)
+    settings = ClientSettings(
+        pqc=client_pool(), node_key=key, alpn=alpn, server_name=server_name, relay_channels=relay_channels
+    )
     connection = client.connect(host, node_port(node, host), settings)
     return LoadPeer(client, connection, workers=workers, peer_id=derive_peer_id(key.public_key).hex())
 

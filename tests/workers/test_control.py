@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -33,6 +34,7 @@ from antquic_server.ipc.messages import (
 from antquic_server.ipc.relay_messages import RelayRate, RelayReserved, RelayRevoked, RelayShare
 from antquic_server.net.udp import PathAddress
 from antquic_server.protocol.address import SocketAddress
+from antquic_server.protocol.parameters import ExtensionParameters
 from support.in_process import run, until
 from workers.connection import Connection
 from workers.control import SPARE_HEARTBEAT_INTERVAL_S, Control
@@ -105,7 +107,12 @@ class FakeWorker:
         self.coordination = SimpleNamespace(introduce=note, introduced=note)
         self.relayed: list[Message] = []
         self.relay_streams = SimpleNamespace(
-            handle_message=self.relayed.append, drain=lambda: self.endpoint.calls.append("drain relay")
+            handle_message=lambda message: None, drain=lambda: self.endpoint.calls.append("drain relay")
+        )
+        self.relay_calls: list[str] = []
+        self.relay = SimpleNamespace(
+            handle_message=self.relayed.append,
+            **{name: partial(self.relay_calls.append, name) for name in ("start", "stop", "drain")},
         )
 
     def snapshot(self, loop_lag_s: float) -> dict[str, float]:
@@ -150,9 +157,16 @@ async def bench(build: Callable[[Assign, Control], Any] | None = None) -> AsyncI
         made.supervisor.close()
 
 
-def fake_connection(peer_id: bytes | None, server_name: str | None = "peer", path: PathAddress = PATH) -> Connection:
+def fake_connection(
+    peer_id: bytes | None,
+    server_name: str | None = "peer",
+    path: PathAddress = PATH,
+    declared: ExtensionParameters | None = None,
+) -> Connection:
     """A connection of an authenticated peer, or of nobody."""
-    quic: Any = SimpleNamespace(server_name=server_name, candidates=[SocketAddress.parse("10.0.0.7:9")])
+    quic: Any = SimpleNamespace(
+        server_name=server_name, candidates=[SocketAddress.parse("10.0.0.7:9")], remote_extensions=declared
+    )
     connection = Connection(number=9, quic=quic, path=path, handshake_deadline_s=0.0)
     connection.peer_id = peer_id
     return connection
@@ -265,6 +279,41 @@ def test_connections_on_which_nobody_reads_are_told_apart(server_name: str | Non
         async with bench() as it:
             it.control.peer_up(fake_connection(b"p" * 32, server_name))
             assert (await it.first(PeerUp)).readable is readable
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("declared", "channels"),
+    [(None, False), (ExtensionParameters(), False), (ExtensionParameters(relay_channels=True), True)],
+)
+def test_hub_is_told_who_knows_relay_channels(declared: ExtensionParameters | None, channels: bool) -> None:
+    """Nobody else can be the target of one."""
+
+    async def story() -> None:
+        async with bench() as it:
+            it.control.peer_up(fake_connection(b"p" * 32, declared=declared))
+            assert (await it.first(PeerUp)).channels is channels
+
+    run(story())
+
+
+def test_relay_is_told_what_control_does_not_know_itself() -> None:
+    """Once there is a worker; it keeps time while the worker reads its sockets, and no longer."""
+
+    async def story() -> None:
+        async with bench() as it:
+            share = RelayShare(rate_bytes_per_s=1.0, burst_bytes=2.0)
+            it.supervisor.send(share)
+            it.supervisor.send(ASSIGN)
+            await it.first(Ready)
+            assert it.worker.relay_calls == ["start"]
+            it.supervisor.send(share)
+            await until(lambda: it.worker.relayed, "message")
+            assert it.worker.relayed == [share]
+            it.supervisor.send(Drain(deadline_s=1.0))
+            await asyncio.wait_for(it.stopped, 5.0)
+            assert it.worker.relay_calls == ["start", "drain", "stop"]
 
     run(story())
 

@@ -10,15 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antquic_server.net.udp import PathAddress
+from antquic_server.protocol import relay_control
 from antquic_server.protocol.coordination import MAX_MESSAGE_BYTES, PREFIX
 from antquic_server.stats.counters import CounterSet
 from support.coordination import ALICE, BOB, request
 from support.served import ServedPair
 from workers.connection import Connection
-from workers.control_streams import MAX_HELD_BYTES, ControlStreams
+from workers.control_streams import MAX_HELD_BYTES, ControlStreams, MessageKind
 
 PATH = PathAddress("192.0.2.7", 50007, 0, 0, b"", 0)
 MESSAGE = request(ALICE, BOB)
+OTHER_PREFIX = relay_control.PREFIX
+MAX_OTHER_BYTES = relay_control.MAX_MESSAGE_BYTES
 
 
 class Spy:
@@ -26,12 +29,17 @@ class Spy:
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
+        self.other_messages: list[bytes] = []
         self.events: list[QuicEvent] = []
         self.closed = 0
 
     def handle_message_untrusted(self, connection: Connection, data: bytes) -> None:
         """A coordination message."""
         self.messages.append(data)
+
+    def handle_other_untrusted(self, connection: Connection, data: bytes) -> None:
+        """A message of another kind."""
+        self.other_messages.append(data)
 
     def handle_event(self, connection: Connection, event: QuicEvent) -> None:
         """An event for the application."""
@@ -40,6 +48,24 @@ class Spy:
     def connection_closed(self, connection: Connection) -> None:
         """The connection's end, for the application."""
         self.closed += 1
+
+
+def kinds(spy: Spy, counters: CounterSet) -> list[MessageKind]:
+    """Two kinds of messages, as a node has them; the second is short."""
+    return [
+        MessageKind(
+            prefix=PREFIX,
+            max_message_bytes=MAX_MESSAGE_BYTES,
+            handle=spy.handle_message_untrusted,
+            count_malformed=lambda: counters.add("coordinations", 1, "malformed"),
+        ),
+        MessageKind(
+            prefix=OTHER_PREFIX,
+            max_message_bytes=MAX_OTHER_BYTES,
+            handle=spy.handle_other_untrusted,
+            count_malformed=lambda: counters.add("channel_messages", 1, "malformed"),
+        ),
+    ]
 
 
 class FakeQuic:
@@ -59,8 +85,7 @@ class Bench:
     def __init__(self) -> None:
         self.spy = Spy()
         self.counters = CounterSet()
-        coordination: Any = self.spy
-        self.streams = ControlStreams(coordination, self.spy, self.counters)
+        self.streams = ControlStreams(kinds(self.spy, self.counters), self.spy)
         quic: Any = FakeQuic()
         self.quic: FakeQuic = quic
         self.connection = Connection(number=1, quic=quic, path=PATH, handshake_deadline_s=0.0)
@@ -137,7 +162,7 @@ def test_messages_on_many_streams_are_kept_apart(bench: Bench) -> None:
         st.integers(0, 4).map(lambda length: PREFIX[:length]),
         st.tuples(st.integers(0, 4), st.binary(max_size=20)).map(lambda item: PREFIX[: item[0]] + item[1]),
         st.binary(max_size=20).map(lambda rest: b"AQCC\x02" + rest),
-    ).filter(lambda data: not data.startswith(PREFIX)),
+    ).filter(lambda data: not data.startswith((PREFIX, OTHER_PREFIX))),
     st.data(),
     st.booleans(),
 )
@@ -148,7 +173,7 @@ def test_application_streams_pass_untouched(data: bytes, draw: st.DataObject, en
     bench.give(2, [*pieces, b""] if end_alone else pieces)
 
     assert bench.application_got(2) == (data, True)
-    assert bench.spy.messages == []
+    assert bench.spy.messages == bench.spy.other_messages == []
     assert bench.connection.control_streams == {}
 
 
@@ -161,6 +186,27 @@ def test_whatever_begins_like_a_message_is_kept_from_the_application(rest: bytes
 
     assert bench.spy.messages == [data]
     assert bench.spy.events == []
+
+
+def test_kinds_are_told_apart_by_their_last_different_byte(bench: Bench) -> None:
+    """Whatever they have in common is held until it is known whose it is."""
+    for stream_id, prefix in ((2, PREFIX), (6, OTHER_PREFIX)):
+        bench.give(stream_id, [prefix[:2]], end=False)
+        bench.give(stream_id, [prefix[2:4]], end=False)
+        bench.give(stream_id, [prefix[4:] + b"rest"])
+
+    assert bench.spy.messages == [PREFIX + b"rest"]
+    assert bench.spy.other_messages == [OTHER_PREFIX + b"rest"]
+    assert bench.spy.events == []
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+def test_each_kind_has_its_own_longest_message(bench: Bench, excess: int) -> None:
+    """And its own counter."""
+    bench.give(2, [OTHER_PREFIX, bytes(MAX_OTHER_BYTES + excess - len(OTHER_PREFIX))], end=False)
+    assert bench.quic.stopped == [2] * excess
+    assert bench.counters.values.get("channel_messages|malformed", 0) == excess
+    assert bench.malformed() == 0
 
 
 def test_application_stream_is_not_held_back(bench: Bench) -> None:
@@ -272,8 +318,7 @@ def test_end_of_the_connection_forgets_everything(bench: Bench) -> None:
 def test_stop_reaches_the_peer() -> None:
     """Over real connections: the sender of an endless message is told to stop, and the next one is read."""
     spy, counters = Spy(), CounterSet()
-    coordination: Any = spy
-    pair = ServedPair(ControlStreams(coordination, spy, counters))
+    pair = ServedPair(ControlStreams(kinds(spy, counters), spy))
     pair.send(2, PREFIX + bytes(20 * MAX_MESSAGE_BYTES), end=False, wait_s=5.0)
     pair.send(6, MESSAGE)
 

@@ -13,7 +13,7 @@ from antquic_server.bench.relay_place import RECEIVER, SENDER, Place, open_place
 from antquic_server.errors import CannotBootError
 from antquic_server.pqc.cryptography_provider import CryptographyProvider
 from antquic_server.pqc.pool import PqcPool
-from antquic_server.protocol.relay_control import ChannelAnswer, ChannelOffer, ChannelRefused, ChannelRequest
+from antquic_server.protocol.relay_control import ChannelAnswer, ChannelRefused, ChannelRequest
 
 pytestmark = pytest.mark.end_to_end
 
@@ -103,10 +103,11 @@ def test_peers_talk_with_the_node_about_channels(pool: PqcPool) -> None:
             assert isinstance(refused, ChannelRefused)
             assert (refused.request_id, refused.reason) == (7, "target_unknown")
 
-            initiator.send(ChannelRequest(request_id=8, target=target.peer_id))
-            offer = await target.receive()
-            assert isinstance(offer, ChannelOffer)
+            opened, offer = await relay_channel._open(initiator, target)
             assert offer.initiator == initiator.peer_id
+            assert opened.target == target.peer_id
+            assert opened.channel_id == offer.channel_id
+            assert opened.key != offer.key
 
     with open_place("loopback") as place, running_node() as node:
         asyncio.run(scenario())

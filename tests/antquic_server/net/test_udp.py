@@ -378,6 +378,83 @@ def test_segments_too_long_for_the_path_do_not_switch_gso_off(open_udp: OpenUdp)
     assert sender.offloads == before
 
 
+def forward(sender: UdpSocket, receiver: UdpSocket, datagrams: list[bytes]) -> SendResult | None:
+    """Send a train as it lies in a receive buffer."""
+    destination = sender.destination(path_to(receiver))
+    return sender.send_train(destination, memoryview(bytearray(b"".join(datagrams))), len(datagrams[0]))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("sizes", [[1200] * 10, [1200] * 9 + [7], [1200], [700, 700]])
+@pytest.mark.parametrize("offloads", [True, False])
+def test_forwarded_train_keeps_its_boundaries(open_udp: OpenUdp, host: str, sizes: list[int], offloads: bool) -> None:
+    """One call where the kernel cuts; the sizes of two trains in a row may differ."""
+    sender, receiver = open_udp(host, offloads=offloads), open_udp(host)
+    destination = sender.destination(path_to(receiver))
+    for train in (datagrams_of(sizes), datagrams_of([300, 300, 20])):
+        view = memoryview(bytearray(b"".join(train)))
+        assert sender.send_train(destination, view, len(train[0])) in (None, SendResult(len(train), 0, 0))
+        assert [data for data, _ in receive(receiver, len(train))] == train
+    if "gso" in sender.offloads:
+        assert sender.send_calls == 2
+
+
+def test_train_is_forwarded_from_the_address_the_peer_knows(open_udp: OpenUdp) -> None:
+    """That of the path, singly and in trains."""
+    client, server = open_udp("127.0.0.1"), open_udp("0.0.0.0")
+    client.send(path_to(server, "127.0.0.2"), [b"bind"])
+    ((_, path),) = receive(server, 1)
+    destination = server.destination(path)
+    for train in ([b"one"], [b"two", b"tri"]):
+        assert not server.send_train(destination, memoryview(b"".join(train)), 3) or "gso" not in server.offloads
+    answers = receive(client, 3)
+
+    assert [data for data, _ in answers] == [b"one", b"two", b"tri"]
+    assert {source for _, source in answers} == {path_to(server, "127.0.0.2")}
+
+
+def test_pending_error_costs_no_forwarded_train(open_udp: OpenUdp) -> None:
+    """An ICMP error that is reported by a send belongs to somebody else; two in a row are about this train."""
+    sender, receiver = open_udp("127.0.0.1"), open_udp("127.0.0.1")
+    require("gso" in sender.offloads, "this kernel has no UDP_SEGMENT")
+    refused = errno.ECONNREFUSED
+    for train in (datagrams_of([500] * 3), datagrams_of([500])):
+        fake(sender).send_errors.append(refused)
+        assert forward(sender, receiver, train) is None
+        assert [data for data, _ in receive(receiver, len(train))] == train
+        fake(sender).send_errors.extend([refused] * 3)
+        assert forward(sender, receiver, train) == SendResult(0, len(train), refused)
+
+
+@pytest.mark.parametrize("sizes", [[500] * 4, [500]])
+def test_forwarded_train_that_blocks_is_the_callers(open_udp: OpenUdp, sizes: list[int]) -> None:
+    """Nothing of it is sent or dropped."""
+    sender, receiver = open_udp("127.0.0.1"), open_udp("127.0.0.1")
+    fake(sender).send_errors.append(errno.EAGAIN)
+
+    assert forward(sender, receiver, datagrams_of(sizes)) == SendResult(0, 0, 0)
+
+
+@pytest.mark.parametrize("refusal", [errno.EIO, errno.EINVAL, errno.EMSGSIZE])
+def test_forwarded_train_that_is_refused_goes_out_singly(open_udp: OpenUdp, refusal: int) -> None:
+    """As any train; offloads are given up for the reasons that they are elsewhere."""
+    sender, receiver = open_udp("127.0.0.1"), open_udp("127.0.0.1")
+    require("gso" in sender.offloads, "this kernel has no UDP_SEGMENT")
+    train = datagrams_of([500] * 3 + [20])
+    fake(sender).send_errors.append(refusal)
+
+    assert forward(sender, receiver, train) == SendResult(4, 0, 0)
+    assert [data for data, _ in receive(receiver, 4)] == train
+    assert ("gso" in sender.offloads) is (refusal == errno.EMSGSIZE)
+    assert sender.gso_refused == 1
+
+
+def test_forwarded_datagram_too_long_for_the_path_is_dropped(open_udp: OpenUdp) -> None:
+    """And says why."""
+    sender, receiver = open_udp("127.0.0.1"), open_udp("127.0.0.1")
+    assert forward(sender, receiver, [bytes(65_530)]) == SendResult(0, 1, errno.EMSGSIZE)
+
+
 def test_system_that_is_not_linux_gets_plain_sockets() -> None:
     """Without the constants of Linux the modules import, and datagrams go out and come in one by one."""
     script = """

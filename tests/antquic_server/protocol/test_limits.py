@@ -152,3 +152,22 @@ def test_prefixes_do_not_depend_on_the_port_and_are_distinct(address: SocketAddr
     assert prefixes == address_prefixes(SocketAddress(host=address.host, port=0))
     assert len(set(prefixes)) == len(prefixes)
     assert all(address.host.packed.startswith(prefix) for prefix in prefixes)
+
+
+def test_overdrawn_bucket_pays_before_it_gives_again() -> None:
+    """A lump greater than the burst passes while there is anything, and the long run keeps to the rate."""
+    bucket = TokenBucket(10.0, 5.0)
+    assert bucket.overdraw(0.0, 25.0)
+    assert not bucket.overdraw(1.9, 1.0)
+    assert not bucket.take(1.9)
+    assert bucket.overdraw(2.1, 1.0)
+
+
+def test_tokens_given_back_do_not_exceed_the_burst() -> None:
+    """What did not happen costs nothing, and wins nothing."""
+    bucket = TokenBucket(10.0, 5.0)
+    assert bucket.take(0.0, 4.0)
+    bucket.give_back(3.0)
+    assert bucket.take(0.0, 4.0)
+    bucket.give_back(50.0)
+    assert not bucket.take(0.0, 6.0)

@@ -1,0 +1,138 @@
+"""Peers of a relay channel on sockets of the test's own, and stand-ins for a worker's sockets."""
+
+import socket
+import time
+from typing import Any
+
+from antquic_server.ipc.relay_messages import ChannelCreate
+from antquic_server.net.udp import Destination, PathAddress, SendResult, UdpSocket
+from antquic_server.protocol.relay_channel import (
+    BOUND,
+    bind_counter_untrusted,
+    data_header,
+    encode_bind,
+    new_channel_id,
+    verify_leg_untrusted,
+)
+
+__all__ = ["INITIATOR_KEY", "TARGET_KEY", "ChannelClient", "FakeUdp", "create_message", "made_up_id"]
+
+INITIATOR_KEY = b"i" * 32
+TARGET_KEY = b"t" * 32
+
+
+def made_up_id(number: int = 0, *, slot: int = 0, worker_count: int = 1) -> bytes:
+    """Return the id of a channel of this slot; the same for the same number."""
+    return new_channel_id(slot, worker_count, lambda size: number.to_bytes(3, "big") + bytes(size - 3))
+
+
+def create_message(channel_id: bytes, *, rate: float = 1e9, burst: float = 1e9) -> ChannelCreate:
+    """Return the hub's word to own a channel."""
+    return ChannelCreate(
+        channel_id=channel_id,
+        initiator_key=INITIATOR_KEY,
+        target_key=TARGET_KEY,
+        rate_bytes_per_s=rate,
+        burst_bytes=burst,
+    )
+
+
+class FakeUdp:
+    """What the table asks of a ``UdpSocket``; ``fail_with`` makes the next trains fail."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[tuple[Any, ...], bytes, int]] = []
+        """Destination, train, size of its datagrams."""
+        self.answers: list[tuple[PathAddress, bytes]] = []
+        self.fail_with: SendResult | None = None
+
+    def destination(self, path: PathAddress) -> Destination:
+        """As the real one, for IPv4."""
+        return Destination(path[:2], path.local)
+
+    def send_train(self, destination: Destination, train: memoryview, segment_size: int) -> SendResult | None:
+        """Noted."""
+        if self.fail_with is None:
+            self.sent.append((destination.address, bytes(train), segment_size))
+        return self.fail_with
+
+    def send(self, path: PathAddress, datagrams: tuple[bytes, ...]) -> SendResult:
+        """Noted."""
+        if self.fail_with is not None:
+            return self.fail_with
+        self.answers += [(path, datagram) for datagram in datagrams]
+        return SendResult(len(datagrams), 0, 0)
+
+    @property
+    def as_udp(self) -> UdpSocket:
+        """The same, as type checkers want it."""
+        anything: Any = self
+        udp: UdpSocket = anything
+        return udp
+
+
+class ChannelClient:
+    """One socket of a peer, which may be a leg of several channels; it waits for nothing, see ``poll``."""
+
+    def __init__(self, node: tuple[str, int], *, offloads: bool = True, host: str = "") -> None:
+        family = socket.AF_INET6 if ":" in node[0] else socket.AF_INET
+        self.sock = socket.socket(family, socket.SOCK_DGRAM)
+        self.sock.setblocking(False)
+        self.sock.bind((host or node[0], 0))
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self.udp = UdpSocket(self.sock, wildcard=False, offloads=offloads)
+        self.node = PathAddress(node[0], node[1], 0, 0, b"", 0)
+        self.received: list[bytes] = []
+        self._counter = time.time_ns() // 1000
+
+    def __enter__(self) -> "ChannelClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+    @property
+    def port(self) -> int:
+        """Own port."""
+        return int(self.sock.getsockname()[1])
+
+    def rebind(self) -> None:
+        """Go on from another port, as behind a NAT that has forgotten the mapping."""
+        host = self.sock.getsockname()[0]
+        self.sock.close()
+        other = ChannelClient(self.node[:2], host=host)
+        self.sock, self.udp = other.sock, other.udp
+
+    def send(self, *datagrams: bytes) -> None:
+        """Send datagrams to the node, those of one size as one train."""
+        assert self.udp.send(self.node, datagrams).sent == len(datagrams)
+
+    def send_data(self, channel_id: bytes, *payloads: bytes) -> None:
+        """Send payloads through a channel."""
+        self.send(*(data_header(channel_id) + payload for payload in payloads))
+
+    def bind(self, channel_id: bytes, key: bytes) -> bytes:
+        """Send a bind, and return it."""
+        self._counter += 1
+        bind = encode_bind(channel_id, self._counter, key)
+        self.send(bind)
+        return bind
+
+    def poll(self) -> list[bytes]:
+        """Return everything that has arrived so far."""
+        while batch := self.udp.receive_datagrams():
+            self.received += [data for data, _ in batch]
+        return self.received
+
+    def payloads(self, channel_id: bytes) -> list[bytes]:
+        """Payloads of one channel that have arrived so far."""
+        header = data_header(channel_id)
+        return [data[len(header) :] for data in self.poll() if data.startswith(header)]
+
+    def is_bound(self, channel_id: bytes, key: bytes) -> bool:
+        """Whether the node has answered the last bind."""
+        start = bytes((BOUND,)) + channel_id
+        return any(
+            data.startswith(start) and verify_leg_untrusted(data, key) and bind_counter_untrusted(data) == self._counter
+            for data in self.poll()
+        )

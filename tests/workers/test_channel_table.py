@@ -1,0 +1,419 @@
+"""Tests of ``workers.channel_table``: who may bind, whose data passes, and whom it reaches; on stand-in sockets."""
+
+import errno
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antquic_server.net.udp import PathAddress, SendResult
+from antquic_server.protocol.limits import TokenBucket
+from antquic_server.protocol.relay_channel import (
+    BIND_BYTES,
+    channel_token,
+    data_header,
+    encode_bind,
+    encode_bound,
+    encode_unknown,
+)
+from antquic_server.protocol.relay_limits import RelayMode
+from antquic_server.stats.counters import CounterSet
+from support.channels import INITIATOR_KEY, TARGET_KEY, FakeUdp, made_up_id
+from workers.channel_table import BINDS_BURST, Channel, ChannelTable
+from workers.relay_meter import SessionMeter
+
+ID = made_up_id(1)
+OTHER_ID = made_up_id(2)
+SECRET = b"s" * 32
+A = PathAddress("192.0.2.1", 1001, 0, 0, b"", 0)
+B = PathAddress("192.0.2.2", 1002, 0, 0, b"", 0)
+STRANGER = PathAddress("192.0.2.66", 6666, 0, 0, b"", 0)
+COUNTERS = count(1)
+
+
+class Bench:
+    """A table with two stand-in sockets."""
+
+    def __init__(self, *, unknowns_per_s: float = 1000.0, slot: int = 0, worker_count: int = 1) -> None:
+        self.sockets = [FakeUdp(), FakeUdp()]
+        self.counters = CounterSet()
+        self.table = ChannelTable(
+            slot=slot,
+            worker_count=worker_count,
+            sockets=[item.as_udp for item in self.sockets],
+            counters=self.counters,
+            secret=SECRET,
+            unknowns_per_s=unknowns_per_s,
+        )
+        self.now_s = 100.0
+
+    @property
+    def udp(self) -> FakeUdp:
+        """The first socket."""
+        return self.sockets[0]
+
+    def add(self, channel_id: bytes = ID, *, rate: float = 1e9) -> Channel:
+        """Make a channel that nobody has bound."""
+        session = SessionMeter(
+            number=1,
+            mode=RelayMode.CHANNEL,
+            rate_bytes_per_s=rate,
+            burst_bytes=rate,
+            share=TokenBucket(1e12, 1e12),
+        )
+        channel = Channel(
+            channel_id,
+            initiator_key=INITIATOR_KEY,
+            target_key=TARGET_KEY,
+            session=session,
+            now_s=self.now_s,
+        )
+        self.table.add(channel)
+        return channel
+
+    def bound(self, channel_id: bytes = ID, initiator: PathAddress = A, target: PathAddress = B) -> Channel:
+        """Make a channel that both have bound, and forget the answers."""
+        channel = self.add(channel_id)
+        self.bind(INITIATOR_KEY, initiator, channel_id)
+        self.bind(TARGET_KEY, target, channel_id)
+        for sock in self.sockets:
+            sock.answers.clear()
+        return channel
+
+    def bind(self, key: bytes, path: PathAddress, channel_id: bytes = ID, *, counter: int | None = None) -> bytes:
+        """Let a bind arrive and return the answer that it must have."""
+        counter = next(COUNTERS) if counter is None else counter
+        self.give(encode_bind(channel_id, counter, key), path)
+        return encode_bound(channel_id, counter, key)
+
+    def give(self, datagram: bytes, path: PathAddress) -> None:
+        """Let one datagram arrive that is looked at by itself."""
+        self.table.receive_untrusted(datagram, path, self.now_s)
+
+    def train(self, path: PathAddress, *datagrams: bytes) -> int:
+        """Let a train arrive; the size of its datagrams is that of the first."""
+        data = memoryview(bytearray(b"".join(datagrams)))
+        return self.table.forward_train(data, len(datagrams[0]), path, self.now_s)
+
+    def drops(self) -> dict[str, float]:
+        """Reasons and numbers of datagrams dropped."""
+        prefix = "relay_drops|channel|"
+        values = self.counters.values
+        return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    """Make a fresh one; whatever happens, no stranger may have received anything."""
+    bench = Bench()
+    yield bench
+    assert STRANGER[:2] not in [address for address, _, _ in bench.udp.sent]
+
+
+def datagram(payload: bytes = b"payload", channel_id: bytes = ID) -> bytes:
+    """A datagram of a channel."""
+    return data_header(channel_id) + payload
+
+
+def test_bind_is_answered_where_it_came_from(bench: Bench) -> None:
+    """With the counter it had; through the same socket, from the same address of ours."""
+    bench.add()
+    from_b = B._replace(socket_index=1, local=b"l" * 12)
+    expected = [(A, bench.bind(INITIATOR_KEY, A))]
+    assert bench.sockets[0].answers == expected
+    expected = [(from_b, bench.bind(TARGET_KEY, from_b))]
+    assert bench.sockets[1].answers == expected
+    assert bench.drops() == {}
+
+
+def test_train_passes_whole_and_unchanged(bench: Bench) -> None:
+    """Both ways, with one call each; a last datagram may be shorter."""
+    channel = bench.bound()
+    train = [datagram(b"x" * 1200)] * 9 + [datagram(b"short")]
+    assert bench.train(A, *train) == 10
+    assert bench.train(B, *train[:2]) == 2
+    assert bench.train(A, datagram()) == 1
+    assert bench.udp.sent == [
+        (B[:2], b"".join(train), 1208),
+        (A[:2], b"".join(train[:2]), 1208),
+        (B[:2], datagram(), len(datagram())),
+    ]
+    assert channel.session.moved_datagrams == 13
+    assert channel.session.moved_bytes == sum(len(data) for _, data, _ in bench.udp.sent)
+
+
+def test_legs_on_different_sockets(bench: Bench) -> None:
+    """What comes for a leg leaves through the socket that the leg has bound at, from the address it knows."""
+    far = PathAddress("2001:db8::7", 7, 0, 0, b"l" * 20, 1)
+    bench.bound(initiator=A, target=far)
+    bench.train(A, datagram(b"to far"))
+    bench.train(far, datagram(b"from far"))
+    assert bench.sockets[1].sent == [(far[:2], datagram(b"to far"), 14)]
+    assert bench.sockets[0].sent == [(A[:2], datagram(b"from far"), 16)]
+
+
+@given(st.lists(st.sampled_from([ID, OTHER_ID]), min_size=1, max_size=20), st.integers(0, 50))
+def test_no_datagram_reaches_the_peer_of_another_channel(channels: list[bytes], size: int) -> None:
+    """Two channels glued into one train: whole if it is one channel's, else each datagram by itself."""
+    bench = Bench()
+    b2 = PathAddress("192.0.2.3", 1003, 0, 0, b"", 0)
+    bench.bound(ID, A, B)
+    bench.bound(OTHER_ID, A, b2)
+    datagrams = [datagram(bytes([number]) * size, channel_id) for number, channel_id in enumerate(channels)]
+    if not bench.train(A, *datagrams):
+        assert len(set(channels)) == 2
+        assert bench.udp.sent == []
+        for item in datagrams:
+            bench.give(item, A)
+    got = {
+        destination: b"".join(data for address, data, _ in bench.udp.sent if address == destination[:2])
+        for destination in (B, b2)
+    }
+    assert got[B] == b"".join(item for item in datagrams if item.startswith(data_header(ID)))
+    assert got[b2] == b"".join(item for item in datagrams if item.startswith(data_header(OTHER_ID)))
+
+
+def test_data_from_anywhere_else_goes_nowhere(bench: Bench) -> None:
+    """Whoever knows the id but has not proven to be a leg, even from the right host."""
+    bench.bound()
+    other_port = A._replace(port=A.port + 1)
+    for source in (STRANGER, other_port):
+        assert bench.train(source, datagram(), datagram()) == 0
+        bench.give(datagram(), source)
+    assert bench.udp.sent == []
+    assert bench.udp.answers == []
+    assert bench.drops() == {"unbound_source": 2}
+
+
+def test_data_before_the_other_leg_is_there_is_dropped(bench: Bench) -> None:
+    """There is nobody to have it, and nothing to keep it in."""
+    bench.add()
+    bench.bind(TARGET_KEY, B)
+    assert bench.train(B, datagram()) == 0
+    bench.give(datagram(), B)
+    bench.give(datagram(), A)
+    assert bench.udp.sent == []
+    assert bench.drops() == {"other_leg_unbound": 1, "unbound_source": 1}
+
+
+def test_forged_bind_is_dropped(bench: Bench) -> None:
+    """With another key, or with a bit changed; nothing is answered and nothing moves."""
+    bench.bound()
+    bench.bind(b"x" * 32, STRANGER)
+    real = encode_bind(ID, next(COUNTERS), INITIATOR_KEY)
+    bench.give(real[:-1] + bytes([real[-1] ^ 1]), STRANGER)
+    assert bench.drops() == {"bad_mac": 2}
+    assert bench.udp.answers == []
+    assert bench.train(A, datagram()) == 1
+
+
+@pytest.mark.parametrize("length", [8, 9, BIND_BYTES - 1, BIND_BYTES + 1, 1200])
+def test_bind_of_another_length_is_dropped(bench: Bench, length: int) -> None:
+    """Without looking at its MAC."""
+    bench.add()
+    bench.give((encode_bind(ID, 1, INITIATOR_KEY) + bytes(1200))[:length], A)
+    assert bench.drops() == {"bind_malformed": 1}
+    assert bench.udp.answers == []
+
+
+def test_replayed_bind_moves_nothing(bench: Bench) -> None:
+    """Recorded and sent again from elsewhere, or older than what counted since."""
+    bench.add()
+    for counter in (10, 20):
+        bench.bind(INITIATOR_KEY, A, counter=counter)
+    bench.bind(TARGET_KEY, B)
+    bench.udp.answers.clear()
+    for counter in (20, 19, 10, 0):
+        bench.bind(INITIATOR_KEY, STRANGER, counter=counter)
+    assert bench.drops() == {"replayed_bind": 4}
+    assert bench.udp.answers == []
+    bench.train(B, datagram())
+    assert bench.udp.sent[0][0] == A[:2]
+
+
+def test_counters_of_the_legs_are_their_own(bench: Bench) -> None:
+    """A great one of one leg does not lock out the other."""
+    bench.add()
+    bench.bind(INITIATOR_KEY, A, counter=2**64 - 1)
+    bench.bind(TARGET_KEY, B, counter=0)
+    assert len(bench.udp.answers) == 2
+    assert bench.train(A, datagram()) == 1
+
+
+def test_leg_moves_with_its_bind(bench: Bench) -> None:
+    """After a NAT has rebound: from the new address at once, and no more from the old one."""
+    bench.bound()
+    moved = A._replace(port=2001)
+    bench.bind(INITIATOR_KEY, moved)
+    assert bench.train(A, datagram()) == 0
+    assert bench.train(moved, datagram(b"1")) == 1
+    assert bench.train(B, datagram(b"2")) == 1
+    assert [(address, data) for address, data, _ in bench.udp.sent] == [
+        (B[:2], datagram(b"1")),
+        (moved[:2], datagram(b"2")),
+    ]
+    bench.give(datagram(), A)
+    assert bench.drops() == {"unbound_source": 1}
+
+
+def test_leg_that_writes_to_another_address_of_ours_is_answered_from_there(bench: Bench) -> None:
+    """Its route changes although its own address does not."""
+    bench.bound()
+    bench.bind(INITIATOR_KEY, A._replace(socket_index=1))
+    bench.train(B, datagram())
+    assert bench.sockets[0].sent == []
+    assert bench.sockets[1].sent[0][0] == A[:2]
+
+
+def test_legs_cannot_be_at_one_address(bench: Bench) -> None:
+    """Where a bind would put them together nothing moves: neither leg loses what it has."""
+    bench.bound()
+    bench.bind(TARGET_KEY, A)
+    bench.bind(INITIATOR_KEY, B)
+    assert bench.drops() == {"bind_collision": 2}
+    assert bench.udp.answers == []
+    assert bench.train(A, datagram()) == bench.train(B, datagram()) == 1
+    # The counter of a bind that moved nothing is not used up.
+    bench.bind(TARGET_KEY, B)
+    assert len(bench.udp.answers) == 1
+
+
+def test_binds_are_limited_by_channel(bench: Bench) -> None:
+    """A flood of forged ones costs a bounded number of MACs, and only the channel whose id is known."""
+    bench.bound()
+    bench.bound(OTHER_ID, A, PathAddress("192.0.2.3", 1003, 0, 0, b"", 0))
+    bench.udp.answers.clear()
+    for _ in range(1000):
+        bench.bind(b"x" * 32, STRANGER)
+    drops = bench.drops()
+    assert drops["bad_mac"] <= BINDS_BURST
+    assert drops["bad_mac"] + drops["bind_rate"] == 1000
+    bench.bind(INITIATOR_KEY, A, OTHER_ID)
+    assert len(bench.udp.answers) == 1
+    bench.now_s += 1.0
+    bench.bind(INITIATOR_KEY, A)
+    assert len(bench.udp.answers) == 2
+
+
+@pytest.mark.parametrize("length", [8, 23, 24, 32, 1200])
+@pytest.mark.parametrize("kind", [0x10, 0x11])
+def test_unknown_channel_is_answered_with_a_token(bench: Bench, kind: int, length: int) -> None:
+    """By which the peer knows that it comes from the node; never longer than what it answers."""
+    bench.give((bytes([kind]) + ID + bytes(1200))[:length], A)
+    if length >= 24:
+        assert bench.udp.answers == [(A, encode_unknown(ID, channel_token(SECRET, ID)))]
+        assert bench.drops() == {"unknown_channel": 1}
+    else:
+        assert bench.udp.answers == []
+        assert bench.drops() == {"unknown_channel_unanswered": 1}
+
+
+@pytest.mark.parametrize("kind", [0x12, 0x13])
+@pytest.mark.parametrize("known", [True, False])
+def test_what_only_nodes_send_is_answered_by_nothing(bench: Bench, kind: int, known: bool) -> None:
+    """Else two nodes could keep each other busy."""
+    if known:
+        bench.bound()
+    bench.give(bytes([kind]) + ID + bytes(24), A)
+    assert bench.udp.answers == []
+    assert bench.drops() == {"unexpected_kind": 1}
+
+
+def test_guessed_ids_are_answered_at_a_bounded_rate() -> None:
+    """And none at all where the operator wants none."""
+    for rate, answered in ((10.0, 10), (0.0, 0)):
+        bench = Bench(unknowns_per_s=rate)
+        for number in range(500):
+            bench.give(datagram(bytes(100), made_up_id(number)), STRANGER)
+        assert len(bench.udp.answers) == answered
+        assert sum(bench.drops().values()) == 500
+
+
+def test_channel_of_another_slot_is_not_spoken_for() -> None:
+    """Its owner has it, perhaps: a wrong word would end it."""
+    bench = Bench(slot=1, worker_count=4)
+    bench.give(datagram(bytes(100), made_up_id(5, slot=2, worker_count=4)), A)
+    assert bench.udp.answers == []
+    assert bench.drops() == {"other_slot": 1}
+    bench.give(datagram(bytes(100), made_up_id(5, slot=1, worker_count=4)), A)
+    assert len(bench.udp.answers) == 1
+
+
+def test_channel_that_is_removed_is_unknown(bench: Bench) -> None:
+    """At once, and without a route left behind."""
+    channel = bench.bound()
+    assert bench.table.remove(ID) is channel
+    assert bench.table.remove(ID) is None
+    assert bench.train(A, datagram(bytes(100))) == 0
+    bench.give(datagram(bytes(100)), A)
+    assert bench.drops() == {"unknown_channel": 1}
+    assert bench.table._routes == {}
+    assert len(bench.table) == 0
+    bench.add()
+    assert bench.table.remove(ID) is not None
+
+
+def test_table_knows_what_it_has(bench: Bench) -> None:
+    """By id, and one after the other."""
+    channels = [bench.add(ID), bench.add(OTHER_ID)]
+    assert len(bench.table) == 2
+    assert ID in bench.table
+    assert made_up_id(3) not in bench.table
+    assert list(bench.table) == channels
+
+
+def test_too_fast_is_dropped_and_counted(bench: Bench) -> None:
+    """Each datagram of a train that did not pass."""
+    channel = bench.bound()
+    channel.session.rate = TokenBucket(1000.0, 1000.0)
+    train = [datagram(b"x" * 1200)] * 10
+    assert bench.train(A, *train) == 10
+    assert bench.train(A, *train) == 10
+    assert len(bench.udp.sent) == 1
+    assert bench.drops() == {"session_rate": 10}
+    assert channel.session.moved_datagrams == 10
+
+
+@pytest.mark.parametrize(
+    ("result", "drops", "passed"),
+    [
+        (SendResult(0, 0, 0), {"blocked": 10}, 0),
+        (SendResult(4, 0, 0), {"blocked": 6}, 4),
+        (SendResult(0, 10, errno.EMSGSIZE), {"above_link_mtu": 10}, 0),
+        (SendResult(9, 1, errno.EPERM), {"send_error": 1}, 9),
+        (SendResult(2, 3, errno.ENETUNREACH), {"send_error": 3, "blocked": 5}, 2),
+    ],
+)
+def test_what_the_kernel_does_not_take_is_dropped_and_counted(
+    bench: Bench, result: SendResult, drops: dict[str, float], passed: int
+) -> None:
+    """Nothing is ever queued, and what did not leave counts for nobody."""
+    channel = bench.bound()
+    bench.udp.fail_with = result
+    assert bench.train(A, *[datagram(b"x" * 92)] * 10) == 10
+    assert bench.drops() == drops
+    assert channel.session.moved_datagrams == passed
+    assert channel.session.moved_bytes == passed * 100
+
+
+def test_answer_that_cannot_be_sent_is_counted(bench: Bench) -> None:
+    """The peer repeats its bind."""
+    bench.add()
+    bench.udp.fail_with = SendResult(0, 0, 0)
+    bench.bind(INITIATOR_KEY, A)
+    assert bench.drops() == {"blocked": 1}
+
+
+@given(st.binary(min_size=8, max_size=60), st.booleans())
+def test_garbage_has_no_effect(data: bytes, of_channel: bool) -> None:
+    """Whatever comes from a stranger, nothing of the channel changes."""
+    bench = Bench()
+    channel = bench.bound()
+    before = [(leg.path, leg.counter) for leg in (channel.initiator, channel.target)]
+    if of_channel:
+        data = data[:1] + ID + data[8:]
+    bench.give(data, STRANGER)
+    assert [(leg.path, leg.counter) for leg in (channel.initiator, channel.target)] == before
+    assert bench.udp.sent == []

@@ -1,0 +1,254 @@
+"""Tests of ``workers.incoming``: trains of channels and QUIC on the same sockets, over loopback."""
+
+import asyncio
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from antquic_server.net.stray import decode_stray_untrusted, encode_stray
+from antquic_server.protocol.relay_channel import (
+    UNKNOWN,
+    channel_secret,
+    channel_token,
+    data_header,
+    encode_bind,
+    encode_unknown,
+)
+from support.channels import INITIATOR_KEY, TARGET_KEY, ChannelClient, create_message, made_up_id
+from support.in_process import SERVER_SEED, Bench, run, running_worker, until
+from support.require import require
+
+NODE_HOST = "127.0.0.1"
+
+
+class Peers:
+    """Channel clients of one worker."""
+
+    def __init__(self, bench: Bench, stack: ExitStack) -> None:
+        self._bench = bench
+        self._stack = stack
+
+    def client(self) -> ChannelClient:
+        """Open another socket."""
+        client = self._stack.enter_context(ChannelClient((NODE_HOST, self._bench.port)))
+        require(client.udp.offloads == ["gro", "gso"], "this kernel has no UDP offloads")
+        return client
+
+    async def channel(self, number: int, initiator: ChannelClient, target: ChannelClient, **rates: Any) -> bytes:
+        """Make a channel between two sockets and have both bind."""
+        slot, worker_count = self._bench.slot, len(self._bench.stray)
+        channel_id = made_up_id(number, slot=slot, worker_count=worker_count)
+        self._bench.worker.relay.handle_message(create_message(channel_id, **rates))
+        for client, key in ((initiator, INITIATOR_KEY), (target, TARGET_KEY)):
+            client.bind(channel_id, key)
+            await until(lambda client=client, key=key: client.is_bound(channel_id, key), "bound")  # type: ignore[misc]
+        return channel_id
+
+
+def payloads(mark: int, count: int, size: int = 1000) -> list[bytes]:
+    """Payloads that can be told apart from all others."""
+    return [bytes([mark, number]) * (size // 2) for number in range(count)]
+
+
+@pytest.mark.parametrize("size", [1000, 1192, 1001])
+def test_train_arrives_whole_and_unchanged(size: int) -> None:
+    """Both ways, in one call each way at the worker."""
+
+    async def story() -> None:
+        async with running_worker() as bench:
+            with ExitStack() as stack:
+                peers = Peers(bench, stack)
+                a, b = peers.client(), peers.client()
+                channel_id = await peers.channel(1, a, b)
+                before = bench.counted("receive_calls"), bench.counted("send_calls"), bench.counted("bytes_received")
+                there, back = payloads(1, 20, size), payloads(2, 20, size)
+                a.send_data(channel_id, *there)
+                await until(lambda: len(b.payloads(channel_id)) == 20, "train")
+                b.send_data(channel_id, *back)
+                await until(lambda: len(a.payloads(channel_id)) == 20, "train")
+                assert b.payloads(channel_id) == there
+                assert a.payloads(channel_id) == back
+                assert bench.counted("receive_calls") - before[0] == 2
+                assert bench.counted("send_calls") - before[1] == 2
+                moved = 40 * (8 + len(there[0]))
+                assert bench.counted("bytes_received") - before[2] == moved
+                assert bench.counted("relay_bytes", "channel") == moved
+                assert bench.counted("relay_datagrams", "channel") == 40
+                assert bench.counted("relay_drops") == 0
+
+    run(story())
+
+
+def test_two_channels_glued_into_one_train_do_not_mix() -> None:
+    """The trap of trains: one socket with two channels makes one flow, and each peer gets its own and no more."""
+
+    async def story() -> None:
+        async with running_worker() as bench:
+            with ExitStack() as stack:
+                peers = Peers(bench, stack)
+                a, b, c = (peers.client() for _ in range(3))
+                to_b, to_c = await peers.channel(1, a, b), await peers.channel(2, a, c)
+                calls = bench.counted("receive_calls")
+                sent_b, sent_c = payloads(0xB, 15), payloads(0xC, 15)
+                # Interleaved, and all of one size: the kernel keeps them in one train, and so does the worker's read.
+                pairs = zip(sent_b, sent_c, strict=True)
+                a.send(*(data_header(to) + data for pair in pairs for to, data in zip((to_b, to_c), pair, strict=True)))
+                await until(lambda: len(b.payloads(to_b)) == len(c.payloads(to_c)) == 15, "datagrams")
+                assert bench.counted("receive_calls") - calls == 1
+                assert b.payloads(to_b) == sent_b
+                assert c.payloads(to_c) == sent_c
+                assert [data for data in b.poll() if data.startswith(data_header(to_c))] == []
+                assert [data for data in c.poll() if data.startswith(data_header(to_b))] == []
+                assert bench.counted("relay_drops") == 0
+
+    run(story())
+
+
+@pytest.mark.parametrize("first", ["quic", "channel"])
+def test_quic_and_a_channel_glued_into_one_train(first: str) -> None:
+    """Each datagram goes where it belongs, whichever of them steering has looked at."""
+
+    async def story() -> None:
+        async with running_worker() as bench:
+            with ExitStack() as stack:
+                peers = Peers(bench, stack)
+                a, b = peers.client(), peers.client()
+                channel_id = await peers.channel(1, a, b)
+                sent = payloads(1, 10, 192)
+                quic = b"\x40" + bytes(199)
+                train = [data_header(channel_id) + data for data in sent]
+                a.send(*([quic, *train] if first == "quic" else [*train, quic]))
+                await until(lambda: len(b.payloads(channel_id)) == 10, "datagrams")
+                assert b.payloads(channel_id) == sent
+                await until(lambda: bench.counted("drops", "unknown_connection_id") == 1, "QUIC datagram")
+                assert bench.counted("drops", "not_quic") == 0
+
+    run(story())
+
+
+def test_datagrams_of_another_slot_in_a_train_are_passed_on() -> None:
+    """Through the stray socket, which the kernel's steering had no say in; ours among them stay."""
+
+    async def story() -> None:
+        async with running_worker(worker_count=2, slot=1) as bench:
+            with ExitStack() as stack:
+                peers = Peers(bench, stack)
+                a, b = peers.client(), peers.client()
+                ours = await peers.channel(1, a, b)
+                theirs = made_up_id(9, slot=0, worker_count=2)
+                a.send(*(data_header(item) + bytes(100) for item in (ours, theirs, ours)))
+                await until(lambda: len(b.payloads(ours)) == 2, "datagrams")
+                data, path = decode_stray_untrusted(bench.stray[0].receiver.recv(4096))
+                assert data == data_header(theirs) + bytes(100)
+                assert (path.host, path.port) == (NODE_HOST, a.port)
+                assert bench.counted("misrouted_forwarded") == 1
+
+    run(story())
+
+
+def test_stray_datagrams_of_a_channel_are_handled_and_travel_no_further() -> None:
+    """Binds and data that surfaced elsewhere count as if they had come here; what is not ours ends here."""
+
+    async def story() -> None:
+        async with running_worker(worker_count=2, slot=1) as bench:
+            with ExitStack() as stack:
+                peers = Peers(bench, stack)
+                a, b = peers.client(), peers.client()
+                ours = await peers.channel(1, a, b)
+                path = a.node._replace(port=a.port)
+                theirs = made_up_id(9, slot=0, worker_count=2)
+                for datagram in (
+                    data_header(ours) + b"stray",
+                    encode_bind(ours, 2**63, INITIATOR_KEY),
+                    data_header(theirs) + bytes(100),
+                ):
+                    bench.stray[1].sender.send(encode_stray(path, datagram))
+                await until(lambda: bench.counted("misrouted_received") == 3, "strays")
+                assert b.payloads(ours) == [b"stray"]
+                await until(lambda: len(a.poll()) == 2, "answer to the bind")
+                assert bench.counted("relay_drops", "channel|other_slot") == 1
+                with pytest.raises(BlockingIOError):
+                    bench.stray[0].receiver.recv(4096)
+
+    run(story())
+
+
+def test_successor_says_that_a_channel_is_unknown() -> None:
+    """With the token that the hub has told the peers of, which follows from the node key."""
+
+    async def story() -> None:
+        async with running_worker() as bench:
+            with ExitStack() as stack:
+                a = Peers(bench, stack).client()
+                lost = made_up_id(1)
+                a.send_data(lost, bytes(1000), bytes(1000))
+                await until(lambda: len(a.poll()) == 2, "answers")
+                assert set(a.received) == {encode_unknown(lost, channel_token(channel_secret(SERVER_SEED), lost))}
+                assert a.received[0][0] == UNKNOWN
+
+    run(story())
+
+
+def test_spoofed_and_guessed_datagrams_leave_an_honest_channel_unharmed() -> None:
+    """Floods of both, between the datagrams of a channel that works."""
+
+    async def story() -> None:
+        async with running_worker() as bench:
+            with ExitStack() as stack:
+                peers = Peers(bench, stack)
+                a, b, attacker = (peers.client() for _ in range(3))
+                channel_id = await peers.channel(1, a, b)
+                for number in range(50):
+                    attacker.send_data(channel_id, *payloads(0xEE, 10))
+                    attacker.send(
+                        *(data_header(made_up_id(1000 * (number + 1) + item)) + bytes(50) for item in range(10))
+                    )
+                    a.send_data(channel_id, bytes([number]) * 100)
+                    await asyncio.sleep(0)
+                await until(lambda: len(b.payloads(channel_id)) == 50, "datagrams")
+                assert b.payloads(channel_id) == [bytes([number]) * 100 for number in range(50)]
+                assert bench.counted("relay_drops", "channel|unbound_source") == 500
+                # Of a thousand a second and a burst of as many.
+                assert bench.counted("relay_drops", "channel|unknown_channel") == 500
+
+    run(story())
+
+
+def test_leg_that_moves_goes_on() -> None:
+    """As after a NAT has rebound: one bind, and the channel carries on from the new port."""
+
+    async def story() -> None:
+        async with running_worker() as bench:
+            with ExitStack() as stack:
+                peers = Peers(bench, stack)
+                a, b = peers.client(), peers.client()
+                channel_id = await peers.channel(1, a, b)
+                a.rebind()
+                a.send_data(channel_id, b"lost")
+                a.bind(channel_id, INITIATOR_KEY)
+                await until(lambda: a.is_bound(channel_id, INITIATOR_KEY), "bound")
+                a.send_data(channel_id, b"found")
+                await until(lambda: b.payloads(channel_id), "datagram")
+                b.send_data(channel_id, b"back")
+                await until(lambda: a.payloads(channel_id), "datagram")
+                assert b.payloads(channel_id) == [b"found"]
+                assert bench.counted("relay_drops", "channel|unbound_source") == 1
+
+    run(story())
+
+
+@pytest.mark.parametrize("first", [0x00, 0x0F, 0x14, 0x3F])
+def test_what_is_neither_quic_nor_a_channel_is_dropped(first: int) -> None:
+    """Singly and in trains, and if it is shorter than a header."""
+
+    async def story() -> None:
+        async with running_worker() as bench:
+            with ExitStack() as stack:
+                a = Peers(bench, stack).client()
+                a.send(bytes([first]) * 20)
+                a.send(*[bytes([first]) * 30] * 3)
+                a.send(b"\x10short")
+                await until(lambda: bench.counted("drops", "not_quic") == 5, "drops")
+
+    run(story())

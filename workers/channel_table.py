@@ -1,0 +1,287 @@
+"""
+The channels that this worker owns, and the path that their datagrams take through it.
+
+A route leads from a bound leg to the other one. It is found with one look into one table, and a whole train follows it
+with one system call::
+
+    key     8 bytes of header (kind 0x10, channel id)                          the packet's first bytes
+            source address: host, port (IPv6: flow information, scope)         who has proven to be the leg
+    value   destination: address, socket, and the address of ours to send from
+            counters: bytes, datagrams, and the tokens of the session
+
+A route is there only while both legs are bound, and only binds write it. The shape is that of a BPF map::
+
+    struct key    { u8 header[8]; u8 host[16]; be16 port; u16 zero; };
+    struct value  { u8 host[16]; u8 from[16]; be16 port; u16 socket; u32 zero; u64 bytes; u64 datagrams; };
+
+Lengths are fixed, and no entry points to another. A packet filter with these entries would forward what is forwarded
+here; what finds no entry would come up to this process as it does now, to be judged datagram by datagram.
+"""
+
+import errno
+from collections.abc import Iterator
+from typing import Final
+
+from antquic_server.errors import RelayDecodeError
+from antquic_server.net.udp import Destination, PathAddress, SendResult, UdpSocket
+from antquic_server.protocol.limits import TokenBucket
+from antquic_server.protocol.relay_channel import (
+    BIND,
+    DATA,
+    HEADER_BYTES,
+    UNKNOWN_BYTES,
+    bind_counter_untrusted,
+    channel_token,
+    data_header,
+    encode_bound,
+    encode_unknown,
+    is_one_channel,
+    verify_leg_untrusted,
+)
+from antquic_server.protocol.relay_limits import RelayMode
+from antquic_server.protocol.routing import owner_slot
+from antquic_server.stats.counters import CounterSet
+from workers.relay_meter import SessionMeter
+
+BINDS_PER_S: Final = 10.0
+BINDS_BURST: Final = 40.0
+"""
+Binds of one channel, since each costs two HMACs: two legs that repeat theirs every quarter of a second send 8 in a
+second, and only who knows the channel's id can use up its share.
+"""
+
+_Source = tuple[object, ...]
+
+
+class Leg:
+    """One end of a channel; ``path`` is None until its first bind."""
+
+    __slots__ = ("bound_at_s", "counter", "destination", "key", "path", "source")
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self.counter = -1
+        """Of the last bind that counted; another must be greater."""
+        self.path: PathAddress | None = None
+        self.source: _Source = ()
+        self.destination: Destination | None = None
+        self.bound_at_s = 0.0
+
+
+class Channel:
+    """A channel with its two legs."""
+
+    __slots__ = ("binds", "channel_id", "created_s", "header", "initiator", "session", "target")
+
+    def __init__(
+        self, channel_id: bytes, *, initiator_key: bytes, target_key: bytes, session: SessionMeter, now_s: float
+    ) -> None:
+        self.channel_id = channel_id
+        self.header = data_header(channel_id)
+        self.initiator = Leg(initiator_key)
+        self.target = Leg(target_key)
+        self.session = session
+        self.created_s = now_s
+        self.binds = TokenBucket(BINDS_PER_S, BINDS_BURST)
+
+    def last_bind_s(self) -> float | None:
+        """When the leg that has been silent longer was last bound; None unless both have been."""
+        if self.initiator.path is None or self.target.path is None:
+            return None
+        return min(self.initiator.bound_at_s, self.target.bound_at_s)
+
+
+class Route:
+    """What a train of a bound leg needs to go on."""
+
+    __slots__ = ("destination", "session", "socket")
+
+    def __init__(self, destination: Destination, socket: UdpSocket, session: SessionMeter) -> None:
+        self.destination = destination
+        self.socket = socket
+        self.session = session
+
+
+class ChannelTable:
+    """
+    All channels of one slot.
+
+    ``secret`` makes the tokens of ``unknown`` datagrams, of which ``unknowns_per_s`` are sent at most.
+    """
+
+    def __init__(
+        self,
+        *,
+        slot: int,
+        worker_count: int,
+        sockets: list[UdpSocket],
+        counters: CounterSet,
+        secret: bytes,
+        unknowns_per_s: float,
+    ) -> None:
+        self._slot = slot
+        self._worker_count = worker_count
+        self._sockets = sockets
+        self._counters = counters
+        self._secret = secret
+        self._unknowns = TokenBucket(unknowns_per_s, max(1.0, unknowns_per_s) if unknowns_per_s else 0.0)
+        self._channels: dict[bytes, Channel] = {}
+        self._routes: dict[tuple[bytes, _Source], Route] = {}
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def __contains__(self, channel_id: bytes) -> bool:
+        return channel_id in self._channels
+
+    def __iter__(self) -> Iterator[Channel]:
+        return iter(self._channels.values())
+
+    # Life.
+
+    def owns(self, channel_id: bytes) -> bool:
+        """Whether the packet filter steers a channel with this id here."""
+        return owner_slot(data_header(channel_id), self._worker_count) == self._slot
+
+    def add(self, channel: Channel) -> None:
+        """Take a channel in, with legs that are not bound yet."""
+        self._channels[channel.channel_id] = channel
+
+    def remove(self, channel_id: bytes) -> Channel | None:
+        """Forget a channel and return it; None if it is not there."""
+        channel = self._channels.pop(channel_id, None)
+        if channel is not None:
+            for leg in (channel.initiator, channel.target):
+                self._routes.pop((channel.header, leg.source), None)
+        return channel
+
+    # Data.
+
+    def forward_train(self, train: memoryview, segment_size: int, path: PathAddress, now_s: float) -> int:
+        """
+        Pass on a train as it is; returns how many datagrams that were, 0 if each has to be looked at by itself.
+
+        Those of a channel that is routed are dealt with, even if the limits or the kernel do not let them pass.
+        """
+        route = self._routes.get((bytes(train[:HEADER_BYTES]), path[:4]))
+        if route is None:
+            return 0
+        size = len(train)
+        count = 1
+        if size > segment_size:
+            if not is_one_channel(train, segment_size):
+                return 0
+            count = -(-size // segment_size)
+        session = route.session
+        refusal = session.refuses(size, now_s)
+        if refusal:
+            self.drop(refusal, count)
+            return count
+        failure = route.socket.send_train(route.destination, train, segment_size)
+        if failure is None:
+            session.moved_bytes += size
+            session.moved_datagrams += count
+        else:
+            self._count_failure(failure, count)
+            session.moved_bytes += min(size, failure.sent * segment_size)
+            session.moved_datagrams += failure.sent
+        return count
+
+    def _count_failure(self, result: SendResult, count: int) -> None:
+        if result.dropped:
+            self.drop("above_link_mtu" if result.errno == errno.EMSGSIZE else "send_error", result.dropped)
+        if result.handled < count:
+            # Never queued: whoever sends too fast for the link has to be told so by loss.
+            self.drop("blocked", count - result.handled)
+
+    def drop(self, reason: str, count: int = 1) -> None:
+        """Count datagrams of channels that went nowhere."""
+        self._counters.add("relay_drops", count, RelayMode.CHANNEL, reason)
+
+    # Everything else.
+
+    def receive_untrusted(self, data: bytes, path: PathAddress, now_s: float) -> None:
+        """
+        Deal with one datagram that has the header of a channel: a bind, data, or what is neither of these.
+
+        Never raises. A channel of another slot is not spoken for: datagrams of its own reach its owner.
+        """
+        channel = self._channels.get(data[1:HEADER_BYTES])
+        kind = data[0]
+        if channel is None:
+            self._answer_unknown(data, path, now_s)
+        elif kind == DATA:
+            self._receive_data(channel, data, path, now_s)
+        elif kind == BIND:
+            self._receive_bind_untrusted(channel, data, path, now_s)
+        else:
+            self.drop("unexpected_kind")
+
+    def _receive_data(self, channel: Channel, data: bytes, path: PathAddress, now_s: float) -> None:
+        source = path[:4]
+        if self.forward_train(memoryview(data), len(data), path, now_s):
+            return
+        if source in (channel.initiator.source, channel.target.source):
+            self.drop("other_leg_unbound")
+        else:
+            self.drop("unbound_source")
+
+    def _receive_bind_untrusted(self, channel: Channel, data: bytes, path: PathAddress, now_s: float) -> None:
+        try:
+            counter = bind_counter_untrusted(data)
+        except RelayDecodeError:
+            self.drop("bind_malformed")
+            return
+        if not channel.binds.take(now_s):
+            self.drop("bind_rate")
+            return
+        if verify_leg_untrusted(data, channel.initiator.key):
+            leg, other = channel.initiator, channel.target
+        elif verify_leg_untrusted(data, channel.target.key):
+            leg, other = channel.target, channel.initiator
+        else:
+            self.drop("bad_mac")
+            return
+        if counter <= leg.counter:
+            self.drop("replayed_bind")
+        elif path[:4] == other.source:
+            # Two legs at one address would be one: what comes from there could not be told apart.
+            self.drop("bind_collision")
+        else:
+            leg.counter = counter
+            leg.bound_at_s = now_s
+            if path != leg.path:
+                self._move(channel, leg, other, path)
+            self._reply(path, encode_bound(channel.channel_id, counter, leg.key))
+
+    def _move(self, channel: Channel, leg: Leg, other: Leg, path: PathAddress) -> None:
+        self._routes.pop((channel.header, leg.source), None)
+        socket = self._sockets[path.socket_index]
+        leg.path = path
+        leg.source = path[:4]
+        leg.destination = socket.destination(path)
+        if other.path is not None and other.destination is not None:
+            other_socket = self._sockets[other.path.socket_index]
+            self._routes[channel.header, leg.source] = Route(other.destination, other_socket, channel.session)
+            self._routes[channel.header, other.source] = Route(leg.destination, socket, channel.session)
+
+    def _answer_unknown(self, data: bytes, path: PathAddress, now_s: float) -> None:
+        channel_id = data[1:HEADER_BYTES]
+        if not self.owns(channel_id):
+            self.drop("other_slot")
+        elif data[0] not in (DATA, BIND):
+            self.drop("unexpected_kind")
+        elif len(data) < UNKNOWN_BYTES or not self._unknowns.take(now_s):
+            # An answer longer than what it answers would make this node an amplifier.
+            self.drop("unknown_channel_unanswered")
+        else:
+            self.drop("unknown_channel")
+            self._reply(path, encode_unknown(channel_id, channel_token(self._secret, channel_id)))
+
+    def _reply(self, path: PathAddress, datagram: bytes) -> None:
+        result = self._sockets[path.socket_index].send(path, (datagram,))
+        values = self._counters.values
+        values["datagrams_sent"] += result.sent
+        values["bytes_sent"] += result.sent * len(datagram)
+        if not result.sent:
+            self._count_failure(result, 1)

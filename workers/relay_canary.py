@@ -1,0 +1,163 @@
+"""
+Proof that the relay forwards: bytes that this worker sends to itself, as peers would.
+
+Sessions that open and carry nothing look well to every other counter, so each way to relay is tried every few seconds
+through sockets of its own: what arrives must be what was sent, in both directions. The channel of a canary is in the
+table of this slot like any other; it is not reserved with the hub, and no gauge counts it.
+"""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from ipaddress import ip_address
+from itertools import count
+from typing import Final
+
+from antquic_server.logs import get_logger
+from antquic_server.protocol.limits import TokenBucket
+from antquic_server.protocol.relay_channel import (
+    KEY_BYTES,
+    data_header,
+    encode_bind,
+    encode_bound,
+    new_channel_id,
+)
+from antquic_server.protocol.relay_limits import RelayMode
+from antquic_server.stats.counters import CounterSet
+from workers.channel_table import Channel, ChannelTable
+from workers.relay_meter import SessionMeter
+
+TIMEOUT_S: Final = 2.0
+"""On loopback a round takes a millisecond; a worker that needs this long forwards nothing of use."""
+
+REPEAT_S: Final = 0.25
+"""A full socket buffer may cost a datagram without the relay being broken."""
+
+PAYLOAD_BYTES: Final = 1000
+
+_RATE: Final = 1e12
+"""In effect none: a canary must not be the victim of a limit that is meant for peers."""
+
+log = get_logger(__name__)
+
+
+class RelayCanary:
+    """Tries one way to relay; ``attempt`` returns the seconds that a round trip has taken."""
+
+    def __init__(
+        self,
+        mode: RelayMode,
+        attempt: Callable[[], Awaitable[float]],
+        counters: CounterSet,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._mode = mode
+        self._attempt = attempt
+        self._counters = counters
+        self._loop = loop
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Begin an attempt, unless one is under way."""
+        if self._task is None:
+            self._task = self._loop.create_task(self._run())
+
+    def stop(self) -> None:
+        """Give up an attempt under way; may be called twice."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                latency_s = await self._attempt()
+        except (TimeoutError, OSError) as error:
+            self._counters.add("relay_canaries", 1, self._mode, "failed")
+            log.warning("the relay does not forward", mode=str(self._mode), error=str(error) or "timeout")
+        else:
+            self._counters.add("relay_canaries", 1, self._mode, "ok")
+            self._counters.set("relay_canary_latency_s", latency_s, self._mode)
+        finally:
+            self._task = None
+
+
+class ChannelRound:
+    """A round trip through a channel; ``host`` and ``port`` are where the node listens."""
+
+    def __init__(self, table: ChannelTable, *, slot: int, worker_count: int, host: str, port: int) -> None:
+        self._table = table
+        self._slot = slot
+        self._worker_count = worker_count
+        address = ip_address(host)
+        if address.is_unspecified:
+            host = "127.0.0.1" if address.version == 4 else "::1"
+        self._node = (host, port)
+        self._family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+
+    async def __call__(self) -> float:
+        """Open a channel, bind both legs, send both ways; raises OSError where a socket does."""
+        channel_id = new_channel_id(self._slot, self._worker_count, os.urandom)
+        initiator_key, target_key = os.urandom(KEY_BYTES), os.urandom(KEY_BYTES)
+        session = SessionMeter(
+            number=0,
+            mode=RelayMode.CHANNEL,
+            rate_bytes_per_s=_RATE,
+            burst_bytes=_RATE,
+            share=TokenBucket(_RATE, _RATE),
+        )
+        channel = Channel(
+            channel_id,
+            initiator_key=initiator_key,
+            target_key=target_key,
+            session=session,
+            now_s=time.monotonic(),
+        )
+        with ExitStack() as stack:
+            stack.callback(self._table.remove, channel_id)
+            self._table.add(channel)
+            initiator, target = (stack.enter_context(self._open()) for _ in range(2))
+            await _bind(initiator, channel_id, initiator_key)
+            await _bind(target, channel_id, target_key)
+            begun_s = time.monotonic()
+            for sender, receiver in ((initiator, target), (target, initiator)):
+                await _pass(sender, receiver, data_header(channel_id) + os.urandom(PAYLOAD_BYTES))
+            return time.monotonic() - begun_s
+
+    def _open(self) -> socket.socket:
+        sock = socket.socket(self._family, socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            # Connected, so that nobody else can answer.
+            sock.connect(self._node)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+
+async def _bind(leg: socket.socket, channel_id: bytes, key: bytes) -> None:
+    for counter in count(time.time_ns() // 1000):
+        leg.send(encode_bind(channel_id, counter, key))
+        if await _arrives(leg, encode_bound(channel_id, counter, key)):
+            return
+
+
+async def _pass(sender: socket.socket, receiver: socket.socket, datagram: bytes) -> None:
+    sender.send(datagram)
+    while not await _arrives(receiver, datagram):
+        sender.send(datagram)
+
+
+async def _arrives(receiver: socket.socket, expected: bytes) -> bool:
+    """Read until this datagram comes; False if it has not within the time after which to repeat."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(REPEAT_S):
+            while await loop.sock_recv(receiver, 2 * PAYLOAD_BYTES) != expected:
+                pass
+    except TimeoutError:
+        return False
+    return True
