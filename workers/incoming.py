@@ -35,24 +35,25 @@ class Incoming:
         forward_train = self._channels.forward_train
         received: list[tuple[bytes, PathAddress]] = []
         passed_on = passed_on_bytes = 0
+        at_once = sock.trains_at_once
+        looked_at = 0
         # A train that is passed on whole costs no more than one datagram of QUIC.
-        for _ in range(RECEIVE_BURST_DATAGRAMS):
-            train = sock.receive_train()
-            if train is None:
+        while looked_at < RECEIVE_BURST_DATAGRAMS and len(received) < RECEIVE_BURST_DATAGRAMS:
+            trains = sock.receive_trains()
+            for view, segment_size, path in trains:
+                if view and view[0] < FIXED_BIT:
+                    count = forward_train(view, segment_size, path, now_s)
+                    if count:
+                        passed_on += count
+                        passed_on_bytes += len(view)
+                        continue
+                if segment_size >= len(view):
+                    received.append((bytes(view), path))
+                else:
+                    received += zip(split_train(bytes(view), segment_size), repeat(path))
+            if len(trains) < at_once:
                 break
-            view, segment_size, path = train
-            if view and view[0] < FIXED_BIT:
-                count = forward_train(view, segment_size, path, now_s)
-                if count:
-                    passed_on += count
-                    passed_on_bytes += len(view)
-                    continue
-            if segment_size >= len(view):
-                received.append((bytes(view), path))
-            else:
-                received += zip(split_train(bytes(view), segment_size), repeat(path))
-            if len(received) >= RECEIVE_BURST_DATAGRAMS:
-                break
+            looked_at += len(trains)
         self._counters.values["datagrams_received"] += passed_on + len(received)
         self._counters.values["bytes_received"] += passed_on_bytes
         return received

@@ -306,7 +306,7 @@ def _adopt_sockets(assign: Assign) -> list[UdpSocket]:
     for index, item in enumerate(assign.sockets):
         sock = socket.socket(item.family, socket.SOCK_DGRAM, fileno=item.fd)
         sock.setblocking(False)
-        adopted.append(UdpSocket(sock, wildcard=ip_address(item.host).is_unspecified, socket_index=index))
+        adopted.append(UdpSocket(sock, wildcard=ip_address(item.host).is_unspecified, socket_index=index, batches=True))
     return adopted
 
 
