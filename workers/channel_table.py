@@ -53,7 +53,7 @@ second, and only who knows the channel's id can use up its share.
 
 _Source = tuple[object, ...]
 
-_header_number: Final = Struct("=Q").unpack_from
+header_number: Final = Struct("=Q").unpack_from
 """A header as one number: to copy eight bytes out of a view takes several times as long."""
 
 
@@ -81,7 +81,7 @@ class Channel:
         self, channel_id: bytes, *, initiator_key: bytes, target_key: bytes, session: SessionMeter, now_s: float
     ) -> None:
         self.channel_id = channel_id
-        (self.header_number,) = _header_number(data_header(channel_id))
+        (self.header_number,) = header_number(data_header(channel_id))
         self.initiator = Leg(initiator_key)
         self.target = Leg(target_key)
         self.session = session
@@ -169,7 +169,7 @@ class ChannelTable:
         """
         if len(train) < HEADER_BYTES:
             return 0
-        route = self._routes.get((_header_number(train)[0], path[:4]))
+        route = self._routes.get((header_number(train)[0], path[:4]))
         if route is None:
             return 0
         size = len(train)
@@ -188,10 +188,39 @@ class ChannelTable:
             session.moved_bytes += size
             session.moved_datagrams += count
         else:
-            self._count_failure(failure, count)
-            session.moved_bytes += min(size, failure.sent * segment_size)
-            session.moved_datagrams += failure.sent
+            self._settle(session, failure, count, size, segment_size)
         return count
+
+    def forward_run(self, datagrams: list[memoryview], path: PathAddress, now_s: float) -> int:
+        """
+        Pass on datagrams of one header that came one by one, as the train that they make; returns what that returns.
+
+        All are as long as the first, and only the last may be shorter.
+        """
+        segment_size, count = len(datagrams[0]), len(datagrams)
+        if count == 1:
+            return self.forward_train(datagrams[0], segment_size, path, now_s)
+        route = self._routes.get((header_number(datagrams[0])[0], path[:4]))
+        if route is None:
+            return 0
+        size = segment_size * (count - 1) + len(datagrams[-1])
+        session = route.session
+        refusal = session.refuses(size, now_s)
+        if refusal:
+            self.drop(refusal, count)
+            return count
+        failure = route.socket.send_run(route.destination, datagrams)
+        if failure is None:
+            session.moved_bytes += size
+            session.moved_datagrams += count
+        else:
+            self._settle(session, failure, count, size, segment_size)
+        return count
+
+    def _settle(self, session: SessionMeter, result: SendResult, count: int, size: int, segment_size: int) -> None:
+        self._count_failure(result, count)
+        session.moved_bytes += min(size, result.sent * segment_size)
+        session.moved_datagrams += result.sent
 
     def _count_failure(self, result: SendResult, count: int) -> None:
         if result.dropped:

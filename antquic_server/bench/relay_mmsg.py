@@ -12,6 +12,7 @@ import struct
 from typing import Any, Final
 
 from antquic_server.errors import CannotBootError
+from antquic_server.net.batches import Iovec, Mmsghdr
 from antquic_server.net.trains import SOL_UDP, UDP_SEGMENT, switch_gro
 
 __all__ = ["BatchReceiver", "BatchSender"]
@@ -20,26 +21,6 @@ _RECEIVED_AT_ONCE: Final = 64
 _LOOKED_AT_BYTES: Final = 16
 _NOT_NOW: Final = frozenset((errno.EAGAIN, errno.ENOBUFS, errno.ECONNREFUSED, errno.EINTR))
 """ECONNREFUSED is the echo of an earlier datagram: what was not sent is sent again."""
-
-
-class _Iovec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-
-class _Msghdr(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_void_p),
-        ("name_length", ctypes.c_uint32),
-        ("iov", ctypes.POINTER(_Iovec)),
-        ("iov_length", ctypes.c_size_t),
-        ("control", ctypes.c_void_p),
-        ("control_length", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-    )
-
-
-class _Mmsghdr(ctypes.Structure):
-    _fields_ = (("header", _Msghdr), ("length", ctypes.c_uint32))
 
 
 def _function(name: str) -> Any:
@@ -63,9 +44,9 @@ class BatchSender:
         self._messages = messages
         # Everything that the kernel is shown by address is kept here.
         self._data = ctypes.create_string_buffer(datagram * train, len(datagram) * train)
-        self._iovec = _Iovec(ctypes.addressof(self._data), len(datagram) * train)
+        self._iovec = Iovec(ctypes.addressof(self._data), len(datagram) * train)
         self._control = ctypes.create_string_buffer(_segment_control(len(datagram)))
-        self._headers = (_Mmsghdr * messages)()
+        self._headers = (Mmsghdr * messages)()
         for item in self._headers:
             item.header.iov = ctypes.pointer(self._iovec)
             item.header.iov_length = 1
@@ -102,14 +83,14 @@ class BatchReceiver:
         self._recvmmsg = _function("recvmmsg")
         self._descriptor = sock.fileno()
         self._data = ctypes.create_string_buffer(_LOOKED_AT_BYTES)
-        self._iovec = _Iovec(ctypes.addressof(self._data), _LOOKED_AT_BYTES)
-        self._headers = (_Mmsghdr * _RECEIVED_AT_ONCE)()
+        self._iovec = Iovec(ctypes.addressof(self._data), _LOOKED_AT_BYTES)
+        self._headers = (Mmsghdr * _RECEIVED_AT_ONCE)()
         for item in self._headers:
             item.header.iov = ctypes.pointer(self._iovec)
             item.header.iov_length = 1
         words = memoryview(self._headers).cast("B").cast("I")
-        stride = ctypes.sizeof(_Mmsghdr) // words.itemsize
-        self._lengths = words[_Mmsghdr.length.offset // words.itemsize :: stride]
+        stride = ctypes.sizeof(Mmsghdr) // words.itemsize
+        self._lengths = words[Mmsghdr.length.offset // words.itemsize :: stride]
 
     def receive(self) -> int:
         """Take everything that is waiting and return its length in bytes."""

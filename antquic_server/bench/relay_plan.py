@@ -11,7 +11,7 @@ __all__ = ["MODES", "OPTIONS", "QUICK", "Cell", "Plan"]
 
 OPTIONS: Mapping[str, str] = {
     "rounds": "3",
-    "ms": "400",
+    "ms": "300",
     "sizes": "200,1200,1452",
     "trains": "1,16",
     "sessions": "1,50",
@@ -33,7 +33,7 @@ MAX_SESSIONS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One combination of the channel relay; ``cut``: trains are cut into datagrams at the relay's cost."""
+    """One combination of the channel relay; ``cut``: trains that the relay sends are cut at its cost."""
 
     train: int
     cut: bool
@@ -43,9 +43,7 @@ class Cell:
     @property
     def form(self) -> str:
         """How datagrams travel, in words."""
-        if self.train == 1:
-            return "single"
-        return f"train of {self.train}" + (", cut" if self.cut else "")
+        return ("single" if self.train == 1 else f"train of {self.train}") + (", cut" if self.cut else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +85,8 @@ class Plan:
         return plan
 
     def cells(self, *, cutting: bool) -> list[Cell]:
-        """Return the cells of the channel relay; ``cutting``: trains can be had cut as well."""
-        forms = [
-            (train, cut) for train in self.trains for cut in ((False, True) if cutting and train > 1 else (False,))
-        ]
+        """Return the cells of the channel relay; ``cutting``: trains can be had cut as well, whoever made them."""
+        forms = [(train, cut) for train in self.trains for cut in ((False, True) if cutting else (False,))]
         return [
             Cell(train=train, cut=cut, payload_bytes=size, sessions=count)
             for train, cut in forms

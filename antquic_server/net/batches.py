@@ -33,6 +33,7 @@ _KNOWN_ENTRIES: Final = 16_384
 """Emptied when full, as the cache of paths is."""
 
 _CONTROL: Final = struct.Struct("@Nii")
+_CONTROL_ALIGNMENT: Final = struct.calcsize("@N")
 _BAD_FLAGS: Final = getattr(socket, "MSG_TRUNC", 0) | getattr(socket, "MSG_CTRUNC", 0)
 
 
@@ -168,7 +169,7 @@ class BatchReader:
                 packet_info = value  # the one other message asked for
             elif kind == UDP_GRO:
                 segment_size = int.from_bytes(value, sys.byteorder)
-            at += max(_CONTROL.size, -(-length // _CONTROL.size) * _CONTROL.size)
+            at += max(_CONTROL.size, -(-length // _CONTROL_ALIGNMENT) * _CONTROL_ALIGNMENT)
         if len(self._known) >= _KNOWN_ENTRIES:
             self._known.clear()
         known = self._known[key] = (remember((_address(key), packet_info)), segment_size)

@@ -257,7 +257,7 @@ class UdpSocket:
         Returns None if all of it was sent, as it nearly always is. Errors are those of ``send``; what is not handled
         is the caller's to drop, since a train that lies in a receive buffer cannot wait.
         """
-        # Short of calls and objects: a relay sends each datagram that comes alone by this way.
+        # Short of calls and objects: a relay sends nearly everything by this way.
         if len(train) <= segment_size:
             control = destination.control
         elif not self._gso:
@@ -265,27 +265,41 @@ class UdpSocket:
         elif destination.segment_size == segment_size:
             control = destination.train_control
         else:
-            control = destination.train_control = [_segment_control(segment_size), *destination.control]
-            destination.segment_size = segment_size
+            control = _train_control(destination, segment_size)
         try:
             self._sendmsg((train,), control, 0, destination.address)
         except OSError as error:
-            return self._send_train_again(destination, train, segment_size, error.errno or errno.EIO)
+            return self._send_run_again(destination, _cut(train, segment_size) or (train,), error.errno or errno.EIO)
         self.send_calls += 1
         return None
 
-    def _send_train_again(
-        self, destination: Destination, train: memoryview, segment_size: int, code: int
-    ) -> SendResult | None:
+    def send_run(self, destination: Destination, datagrams: Sequence[_Buffer]) -> SendResult | None:
+        """Send datagrams that lie apart as the train they make (``end_of_train``); returns what ``send_train`` does."""
+        if not self._gso or len(datagrams) == 1:
+            result = self._send_singly(destination.address, destination.control, datagrams)
+            return None if result.sent == len(datagrams) else result
+        segment_size = len(datagrams[0])
+        if destination.segment_size == segment_size:
+            control = destination.train_control
+        else:
+            control = _train_control(destination, segment_size)
+        try:
+            self._sendmsg(datagrams, control, 0, destination.address)
+        except OSError as error:
+            return self._send_run_again(destination, datagrams, error.errno or errno.EIO)
+        self.send_calls += 1
+        return None
+
+    def _send_run_again(self, destination: Destination, datagrams: Sequence[_Buffer], code: int) -> SendResult | None:
         """Find out whether a refusal was about this train, and what of it can be sent all the same."""
-        count = max(1, -(-len(train) // segment_size))
+        count = len(datagrams)
         if code in _POSSIBLY_PENDING:
             control = destination.control if count == 1 else destination.train_control
-            code = self._transmit((train,), control, destination.address)
+            code = self._transmit(datagrams, control, destination.address)
             if not code:
                 return None
         if count > 1 and code in _PERHAPS_ONLY_AS_TRAIN:
-            return self._send_refused(destination.address, destination.control, _cut(train, segment_size), code)
+            return self._send_refused(destination.address, destination.control, datagrams, code)
         return _BLOCKED if code == errno.EAGAIN else SendResult(0, count, code)
 
     def _send_one(self, address: tuple[object, ...], control: Ancillary, datagram: _Buffer) -> SendResult:
@@ -367,6 +381,12 @@ class UdpSocket:
 
 def _segment_control(segment_size: int) -> tuple[int, int, bytes]:
     return (SOL_UDP, UDP_SEGMENT, segment_size.to_bytes(2, sys.byteorder))
+
+
+def _train_control(destination: Destination, segment_size: int) -> Ancillary:
+    destination.segment_size = segment_size
+    destination.train_control = [_segment_control(segment_size), *destination.control]
+    return destination.train_control
 
 
 def _cut(train: memoryview, segment_size: int) -> list[memoryview]:

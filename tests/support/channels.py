@@ -56,6 +56,10 @@ class FakeUdp:
             self.sent.append((destination.address, bytes(train), segment_size))
         return self.fail_with
 
+    def send_run(self, destination: Destination, datagrams: list[memoryview]) -> SendResult | None:
+        """Noted as the train that it is."""
+        return self.send_train(destination, memoryview(b"".join(datagrams)), len(datagrams[0]))
+
     def send(self, path: PathAddress, datagrams: tuple[bytes, ...]) -> SendResult:
         """Noted."""
         if self.fail_with is not None:

@@ -97,6 +97,10 @@ class Bench:
         data = memoryview(bytearray(b"".join(datagrams)))
         return self.table.forward_train(data, len(datagrams[0]), path, self.now_s)
 
+    def run(self, path: PathAddress, *datagrams: bytes) -> int:
+        """Let datagrams of one header arrive one by one."""
+        return self.table.forward_run([memoryview(datagram) for datagram in datagrams], path, self.now_s)
+
     def drops(self) -> dict[str, float]:
         """Reasons and numbers of datagrams dropped."""
         prefix = "relay_drops|channel|"
@@ -417,3 +421,37 @@ def test_garbage_has_no_effect(data: bytes, of_channel: bool) -> None:
     bench.give(data, STRANGER)
     assert [(leg.path, leg.counter) for leg in (channel.initiator, channel.target)] == before
     assert bench.udp.sent == []
+
+
+def test_run_goes_on_as_a_train(bench: Bench) -> None:
+    """The last datagram may be shorter; bytes and datagrams are counted as they are."""
+    channel = bench.bound()
+    run = [datagram(b"x" * 92)] * 4 + [datagram(b"y")]
+
+    assert bench.run(A, *run) == 5
+    assert bench.run(A, datagram(b"alone")) == 1
+    assert bench.udp.sent == [(B[:2], b"".join(run), 100), (B[:2], datagram(b"alone"), 13)]
+    assert (channel.session.moved_bytes, channel.session.moved_datagrams) == (409 + 13, 6)
+
+
+def test_run_without_a_route_has_to_be_looked_at(bench: Bench) -> None:
+    """Nothing of it is dealt with."""
+    bench.bound()
+
+    assert bench.run(STRANGER, datagram(), datagram()) == 0
+    assert bench.drops() == {}
+
+
+def test_run_that_fails_or_is_too_much_is_counted(bench: Bench) -> None:
+    """As a train would be."""
+    channel = bench.bound()
+    run = [datagram(b"x" * 92)] * 5
+    bench.udp.fail_with = SendResult(2, 1, 22)
+    assert bench.run(A, *run) == 5
+    assert (channel.session.moved_bytes, channel.session.moved_datagrams) == (200, 2)
+    assert bench.drops() == {"send_error": 1, "blocked": 2}
+
+    bench.udp.fail_with = None
+    channel.session.rate.overdraw(bench.now_s, 1e13)
+    assert bench.run(A, *run) == 5
+    assert bench.drops()["session_rate"] == 5

@@ -80,6 +80,36 @@ def test_train_arrives_whole_and_unchanged(size: int) -> None:
     run(story())
 
 
+def test_datagrams_that_come_one_by_one_leave_as_trains() -> None:
+    """Those of two channels do not mix, sizes may change, and each channel keeps its order."""
+
+    async def story() -> None:
+        async with running_worker() as bench:
+            with ExitStack() as stack:
+                peers = Peers(bench, stack)
+                a, b, c = (peers.client() for _ in range(3))
+                to_b, to_c = await peers.channel(1, a, b), await peers.channel(2, a, c)
+                calls = bench.counted("receive_calls"), bench.counted("send_calls")
+                sizes = (200, 200, 200, 100, 100, 300)
+                sent_b = [bytes([1, number]) * (size // 2) for number, size in enumerate(sizes)]
+                sent_c = [bytes([2, number]) * (size // 2) for number, size in enumerate(sizes)]
+                for data_b, data_c in zip(sent_b, sent_c, strict=True):
+                    a.send_data(to_b, data_b)
+                    a.send_data(to_c, data_c)
+                # A whole train behind single datagrams does not overtake them.
+                train = payloads(3, 5, 300)
+                a.send_data(to_b, *train)
+                await until(lambda: len(b.payloads(to_b)) == 11 and len(c.payloads(to_c)) == 6, "datagrams")
+                assert b.payloads(to_b) == [*sent_b, *train]
+                assert c.payloads(to_c) == sent_c
+                assert bench.counted("receive_calls") - calls[0] == 1
+                # Each channel: 200 three times with 100 as its end, 100 with what is longer behind it, and so on.
+                assert bench.counted("send_calls") - calls[1] == 3 + 1 + 3
+                assert bench.counted("relay_datagrams", "channel") == 17
+
+    run(story())
+
+
 def test_two_channels_glued_into_one_train_do_not_mix() -> None:
     """The trap of trains: one socket with two channels makes one flow, and each peer gets its own and no more."""
 

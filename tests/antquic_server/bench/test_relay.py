@@ -39,6 +39,7 @@ def test_whole_run_across_namespaces(root: None) -> None:
 
     assert {row["datagrams"] for row in _rows(report, "relay of datagrams")} == {
         "single",
+        "single, cut",
         "train of 16",
         "train of 16, cut",
     }

@@ -13,7 +13,7 @@ def test_defaults_cover_what_is_asked_of_the_benchmark() -> None:
     assert {(cell.payload_bytes, cell.sessions) for cell in cells} == {
         (size, count) for size in (200, 1200, 1452) for count in (1, 50)
     }
-    assert {cell.form for cell in cells} == {"single", "train of 16", "train of 16, cut"}
+    assert {cell.form for cell in cells} == {"single", "single, cut", "train of 16", "train of 16, cut"}
 
 
 def test_trains_are_not_cut_where_that_cannot_be_had() -> None:
