@@ -1,4 +1,4 @@
-"""docs/nat-traversal.md and docs/configuration.md explain why peers are not introduced, connected or relayed."""
+"""docs/nat-traversal.md, configuration.md and relay.md explain why peers are not introduced, connected or relayed."""
 
 import re
 from pathlib import Path
@@ -9,12 +9,14 @@ from antquic_server.peer.endpoint import LocalFailure
 from antquic_server.peer.punching import Failure
 from antquic_server.protocol.address_discovery import Mapping
 from antquic_server.protocol.coordination import RejectionReason
-from antquic_server.protocol.relay_limits import Refusal, RelayEnd
+from antquic_server.protocol.relay_limits import STATUS, Refusal, RelayEnd
+from antquic_server.protocol.relay_targets import TargetVerdict
 from antquic_server.supervisor.target_limits import Limit
 from workers.coordination import OUTCOMES
 
 CONFIGURATION = (Path(__file__).resolve().parents[1] / "docs" / "configuration.md").read_text()
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "nat-traversal.md").read_text()
+RELAY_PAGE = (Path(__file__).resolve().parents[1] / "docs" / "relay.md").read_text()
 UNANSWERED = {"malformed", "not_a_request", "forged_initiator"}
 """Outcomes that are no reason of the protocol."""
 
@@ -61,3 +63,20 @@ def test_every_refusal_of_the_relay_is_explained_once(word: str) -> None:
 def test_every_nat_mapping_is_explained() -> None:
     """As the admin endpoint shows it."""
     assert sorted(words("`nat_mapping`")) == sorted(Mapping)
+
+
+def test_every_status_of_the_relay_is_listed_with_its_words() -> None:
+    """In docs/relay.md: what an ant-quic peer is answered."""
+    listed: dict[str, int] = {}
+    for line in RELAY_PAGE.partition("| status | words |")[2].partition("\n\n")[0].splitlines()[2:]:
+        status, words = line.strip("|").split("|")
+        listed |= dict.fromkeys(re.findall(r"`(\w+)`", words), int(status))
+    assert listed == {refusal.value: int(status) for refusal, status in STATUS.items()}
+
+
+@pytest.mark.parametrize(
+    "word", [*(verdict for verdict in TargetVerdict if verdict is not TargetVerdict.ALLOWED), "queue_full", "rate"]
+)
+def test_every_drop_of_the_stream_relay_is_explained(word: str) -> None:
+    """In docs/relay.md, by its word in the metrics."""
+    assert f"`{word}`" in RELAY_PAGE.partition("## Datagrams that are not passed on")[2].partition("## ")[0]

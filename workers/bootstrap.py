@@ -6,9 +6,10 @@ takes over within milliseconds.
 """
 
 import asyncio
-import ctypes
+import contextlib
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -20,13 +21,9 @@ from antquic_server.errors import ExitCode
 from antquic_server.ipc.messages import Assign
 from antquic_server.logs import configure_logging, get_logger
 from workers.control import Control
+from workers.orphan import CHANNEL_VARIABLE
 from workers.surroundings import Hooks
 from workers.worker import Worker, build_worker
-
-CHANNEL_VARIABLE = "ANTQUIC_CHANNEL_FD"
-
-PR_SET_PDEATHSIG = 1
-"""From <linux/prctl.h>."""
 
 GC_THRESHOLD = 50_000
 """Container objects made and not freed between two looks at the youngest: those of about a hundred connections."""
@@ -42,21 +39,10 @@ def main() -> int:
         return ExitCode.USAGE
     # A terminal's interrupt goes to the whole process group; when to stop is the supervisor's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_supervisor()
     _tame_garbage_collector()
+    _take_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(int(value)))
-
-
-def _die_with_supervisor() -> None:
-    """
-    Have the kernel end this process when the supervisor dies, where it can.
-
-    A worker whose loop runs sees the end of its channel anyway; one that is frozen would keep the node's sockets, and
-    with them its ports, for ever.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def _tame_garbage_collector() -> None:
@@ -69,6 +55,14 @@ def _tame_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 10, 10)
+
+
+def _take_descriptors() -> None:
+    """Allow as many descriptors as the system lets us: a relay session is a socket, and the default is often 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS says "infinity" and means less: what it does not take leaves things as they were.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _run(channel_fd: int) -> int:

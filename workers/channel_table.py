@@ -20,7 +20,6 @@ here; what finds no entry would come up to this process as it does now, to be ju
 
 import errno
 from collections.abc import Iterator
-from struct import Struct
 from typing import Final
 
 from antquic_server.errors import RelayDecodeError
@@ -53,9 +52,6 @@ second, and only who knows the channel's id can use up its share.
 
 _Source = tuple[object, ...]
 
-header_number: Final = Struct("=Q").unpack_from
-"""A header as one number: to copy eight bytes out of a view takes several times as long."""
-
 
 class Leg:
     """One end of a channel; ``path`` is None until its first bind."""
@@ -75,13 +71,13 @@ class Leg:
 class Channel:
     """A channel with its two legs."""
 
-    __slots__ = ("binds", "channel_id", "created_s", "header_number", "initiator", "session", "target")
+    __slots__ = ("binds", "channel_id", "created_s", "header", "initiator", "session", "target")
 
     def __init__(
         self, channel_id: bytes, *, initiator_key: bytes, target_key: bytes, session: SessionMeter, now_s: float
     ) -> None:
         self.channel_id = channel_id
-        (self.header_number,) = header_number(data_header(channel_id))
+        self.header = data_header(channel_id)
         self.initiator = Leg(initiator_key)
         self.target = Leg(target_key)
         self.session = session
@@ -130,7 +126,8 @@ class ChannelTable:
         self._secret = secret
         self._unknowns = TokenBucket(unknowns_per_s, max(1.0, unknowns_per_s) if unknowns_per_s else 0.0)
         self._channels: dict[bytes, Channel] = {}
-        self._routes: dict[tuple[int, _Source], Route] = {}
+        self.routes: dict[tuple[bytes, _Source], Route] = {}
+        """By the header of a channel and the address of a leg, as the socket gives it."""
 
     def __len__(self) -> int:
         return len(self._channels)
@@ -156,22 +153,18 @@ class ChannelTable:
         channel = self._channels.pop(channel_id, None)
         if channel is not None:
             for leg in (channel.initiator, channel.target):
-                self._routes.pop((channel.header_number, leg.source), None)
+                self.routes.pop((channel.header, leg.source), None)
         return channel
 
     # Data.
 
-    def forward_train(self, train: memoryview, segment_size: int, path: PathAddress, now_s: float) -> int:
+    def follow(self, route: Route, train: memoryview, segment_size: int, now_s: float) -> int:
         """
-        Pass on a train as it is; returns how many datagrams that were, 0 if each has to be looked at by itself.
+        Pass on a train as it is, if all of it is of the channel whose route this is.
 
-        Those of a channel that is routed are dealt with, even if the limits or the kernel do not let them pass.
+        Returns how many datagrams that were, even if the limits or the kernel do not let them pass; 0 if not all are
+        of the channel, so that each has to be looked at by itself.
         """
-        if len(train) < HEADER_BYTES:
-            return 0
-        route = self._routes.get((header_number(train)[0], path[:4]))
-        if route is None:
-            return 0
         size = len(train)
         count = 1
         if size > segment_size:
@@ -185,42 +178,39 @@ class ChannelTable:
             return count
         failure = route.socket.send_train(route.destination, train, segment_size)
         if failure is None:
-            session.moved_bytes += size
-            session.moved_datagrams += count
+            session.passed_bytes += size
+            session.passed_datagrams += count
         else:
             self._settle(session, failure, count, size, segment_size)
         return count
 
-    def forward_run(self, datagrams: list[memoryview], path: PathAddress, now_s: float) -> int:
+    def follow_run(self, route: Route, datagrams: list[memoryview], now_s: float) -> None:
         """
-        Pass on datagrams of one header that came one by one, as the train that they make; returns what that returns.
+        Pass on datagrams of a channel that came one by one, as the train that they make.
 
         All are as long as the first, and only the last may be shorter.
         """
         segment_size, count = len(datagrams[0]), len(datagrams)
         if count == 1:
-            return self.forward_train(datagrams[0], segment_size, path, now_s)
-        route = self._routes.get((header_number(datagrams[0])[0], path[:4]))
-        if route is None:
-            return 0
+            self.follow(route, datagrams[0], segment_size, now_s)
+            return
         size = segment_size * (count - 1) + len(datagrams[-1])
         session = route.session
         refusal = session.refuses(size, now_s)
         if refusal:
             self.drop(refusal, count)
-            return count
+            return
         failure = route.socket.send_run(route.destination, datagrams)
         if failure is None:
-            session.moved_bytes += size
-            session.moved_datagrams += count
+            session.passed_bytes += size
+            session.passed_datagrams += count
         else:
             self._settle(session, failure, count, size, segment_size)
-        return count
 
     def _settle(self, session: SessionMeter, result: SendResult, count: int, size: int, segment_size: int) -> None:
         self._count_failure(result, count)
-        session.moved_bytes += min(size, result.sent * segment_size)
-        session.moved_datagrams += result.sent
+        session.passed_bytes += min(size, result.sent * segment_size)
+        session.passed_datagrams += result.sent
 
     def _count_failure(self, result: SendResult, count: int) -> None:
         if result.dropped:
@@ -253,10 +243,11 @@ class ChannelTable:
             self.drop("unexpected_kind")
 
     def _receive_data(self, channel: Channel, data: bytes, path: PathAddress, now_s: float) -> None:
-        source = path[:4]
-        if self.forward_train(memoryview(data), len(data), path, now_s):
-            return
-        if source in (channel.initiator.source, channel.target.source):
+        source = source_of(path)
+        route = self.routes.get((channel.header, source))
+        if route is not None:
+            self.follow(route, memoryview(data), len(data), now_s)
+        elif source in (channel.initiator.source, channel.target.source):
             self.drop("other_leg_unbound")
         else:
             self.drop("unbound_source")
@@ -279,7 +270,7 @@ class ChannelTable:
             return
         if counter <= leg.counter:
             self.drop("replayed_bind")
-        elif path[:4] == other.source:
+        elif source_of(path) == other.source:
             # Two legs at one address would be one: what comes from there could not be told apart.
             self.drop("bind_collision")
         else:
@@ -290,15 +281,15 @@ class ChannelTable:
             self._reply(path, encode_bound(channel.channel_id, counter, leg.key))
 
     def _move(self, channel: Channel, leg: Leg, other: Leg, path: PathAddress) -> None:
-        self._routes.pop((channel.header_number, leg.source), None)
+        self.routes.pop((channel.header, leg.source), None)
         socket = self._sockets[path.socket_index]
         leg.path = path
-        leg.source = path[:4]
+        leg.source = source_of(path)
         leg.destination = socket.destination(path)
         if other.path is not None and other.destination is not None:
             other_socket = self._sockets[other.path.socket_index]
-            self._routes[channel.header_number, leg.source] = Route(other.destination, other_socket, channel.session)
-            self._routes[channel.header_number, other.source] = Route(leg.destination, socket, channel.session)
+            self.routes[channel.header, leg.source] = Route(other.destination, other_socket, channel.session)
+            self.routes[channel.header, other.source] = Route(leg.destination, socket, channel.session)
 
     def _answer_unknown(self, data: bytes, path: PathAddress, now_s: float) -> None:
         channel_id = data[1:HEADER_BYTES]
@@ -320,3 +311,8 @@ class ChannelTable:
         values["bytes_sent"] += result.sent * len(datagram)
         if not result.sent:
             self._count_failure(result, 1)
+
+
+def source_of(path: PathAddress) -> _Source:
+    """Return the remote end of a path in the form in which a socket says where a datagram comes from."""
+    return path[:4] if ":" in path.host else path[:2]

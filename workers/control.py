@@ -126,8 +126,6 @@ class Control:
         elif isinstance(message, Drain):
             self._drain()
         elif self._worker is not None:
-            # Rates, shares and limits are of interest to both; each knows its own sessions.
-            self._worker.relay_streams.handle_message(message)
             self._worker.relay.handle_message(message)
 
     def _assign(self, message: Assign) -> None:
@@ -157,7 +155,6 @@ class Control:
         self.stage = Stage.DRAINING
         closed = 0
         if self._worker is not None:
-            self._worker.relay_streams.drain()
             self._worker.relay.drain()
             closed = self._worker.endpoint.drain(ApplicationErrorCode.PEER_SHUTDOWN, "PeerShutdown")
             # Nobody is interested in a worker's last figures more than in those of its drain.

@@ -16,7 +16,9 @@ from ipaddress import ip_address
 from itertools import count
 from typing import Final
 
+from antquic_server.errors import AntQuicError
 from antquic_server.logs import get_logger
+from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.limits import TokenBucket
 from antquic_server.protocol.relay_channel import (
     KEY_BYTES,
@@ -26,9 +28,13 @@ from antquic_server.protocol.relay_channel import (
     new_channel_id,
 )
 from antquic_server.protocol.relay_limits import RelayMode
+from antquic_server.protocol.relay_stream import encode_frame, frame_header
+from antquic_server.protocol.relay_targets import TargetPolicy, TargetRules
 from antquic_server.stats.counters import CounterSet
 from workers.channel_table import Channel, ChannelTable
 from workers.relay_meter import SessionMeter
+from workers.relay_ports import RelayPorts
+from workers.relay_session import RelayCounters, RelaySession
 
 TIMEOUT_S: Final = 2.0
 """On loopback a round takes a millisecond; a worker that needs this long forwards nothing of use."""
@@ -74,7 +80,7 @@ class RelayCanary:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 latency_s = await self._attempt()
-        except (TimeoutError, OSError) as error:
+        except (TimeoutError, OSError, AntQuicError) as error:
             self._counters.add("relay_canaries", 1, self._mode, "failed")
             log.warning("the relay does not forward", mode=str(self._mode), error=str(error) or "timeout")
         else:
@@ -91,23 +97,13 @@ class ChannelRound:
         self._table = table
         self._slot = slot
         self._worker_count = worker_count
-        address = ip_address(host)
-        if address.is_unspecified:
-            host = "127.0.0.1" if address.version == 4 else "::1"
-        self._node = (host, port)
-        self._family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        self._node = (_reachable(host), port)
 
     async def __call__(self) -> float:
         """Open a channel, bind both legs, send both ways; raises OSError where a socket does."""
         channel_id = new_channel_id(self._slot, self._worker_count, os.urandom)
         initiator_key, target_key = os.urandom(KEY_BYTES), os.urandom(KEY_BYTES)
-        session = SessionMeter(
-            number=0,
-            mode=RelayMode.CHANNEL,
-            rate_bytes_per_s=_RATE,
-            burst_bytes=_RATE,
-            share=TokenBucket(_RATE, _RATE),
-        )
+        session = SessionMeter(number=0, rate_bytes_per_s=_RATE, burst_bytes=_RATE, share=_unlimited())
         channel = Channel(
             channel_id,
             initiator_key=initiator_key,
@@ -118,7 +114,7 @@ class ChannelRound:
         with ExitStack() as stack:
             stack.callback(self._table.remove, channel_id)
             self._table.add(channel)
-            initiator, target = (stack.enter_context(self._open()) for _ in range(2))
+            initiator, target = (stack.enter_context(_open(self._node)) for _ in range(2))
             await _bind(initiator, channel_id, initiator_key)
             await _bind(target, channel_id, target_key)
             begun_s = time.monotonic()
@@ -126,16 +122,95 @@ class ChannelRound:
                 await _pass(sender, receiver, data_header(channel_id) + os.urandom(PAYLOAD_BYTES))
             return time.monotonic() - begun_s
 
-    def _open(self) -> socket.socket:
-        sock = socket.socket(self._family, socket.SOCK_DGRAM)
-        try:
-            sock.setblocking(False)
-            # Connected, so that nobody else can answer.
-            sock.connect(self._node)
-        except OSError:
-            sock.close()
-            raise
-        return sock
+
+class StreamRound:
+    """
+    A round trip through a session of the stream relay, from the frames of a stream to a third party and back.
+
+    The session is an ordinary one with a port of its own, but for the stream: what the peer would send is fed to it,
+    and what the peer would get is read from it. ``host`` is where the node listens.
+    """
+
+    def __init__(self, ports: RelayPorts, *, host: str) -> None:
+        self._ports = ports
+        self._host = _reachable(host)
+        rules = TargetRules(
+            # Loopback is no target of a peer's.
+            allowed=(self._host,),
+            denied=(),
+            own_ports=frozenset(),
+            session_ports=(0, 0),
+        )
+        self._policy = TargetPolicy(rules, lambda _: False)
+
+    async def __call__(self) -> float:
+        """Open a session, send both ways; raises OSError where a socket does, NoPortError without a port."""
+        loop = asyncio.get_running_loop()
+        port = self._ports.open(self._host)
+        arrived: asyncio.Queue[bytes] = asyncio.Queue()
+        session = RelaySession(
+            port,
+            deliver=arrived.put_nowait,
+            room_bytes=lambda: 1 << 20,
+            policy=self._policy,
+            rate=_unlimited(),
+            share=_unlimited(),
+            counters=RelayCounters(CounterSet()),
+            advertised_host=self._host,
+            session_ports=(0, 0),
+        )
+        with ExitStack() as stack:
+            stack.callback(session.close)
+            session.start(loop)
+            party = stack.enter_context(_open((self._host, port.port)))
+            header = frame_header(SocketAddress.from_host(*party.getsockname()[:2]))
+            begun_s = time.monotonic()
+            payload = os.urandom(PAYLOAD_BYTES)
+            frame = encode_frame(header, payload)
+            session.feed(frame)
+            session.send_untrusted()
+            while not await _arrives(party, payload):
+                session.feed(frame)
+                session.send_untrusted()
+            party.send(payload)
+            while not await _is_next(arrived, frame):
+                party.send(payload)
+            return time.monotonic() - begun_s
+
+
+def _unlimited() -> TokenBucket:
+    return TokenBucket(_RATE, _RATE)
+
+
+def _reachable(host: str) -> str:
+    """Where to reach what is bound to an address, which may be that of all."""
+    address = ip_address(host)
+    if not address.is_unspecified:
+        return host
+    return "127.0.0.1" if address.version == 4 else "::1"
+
+
+def _open(remote: tuple[str, int]) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in remote[0] else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        # Connected, so that nobody else can answer.
+        sock.connect(remote)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+async def _is_next(arrived: "asyncio.Queue[bytes]", expected: bytes) -> bool:
+    """Wait for what the peer would get; False if it has not come within the time after which to repeat."""
+    try:
+        async with asyncio.timeout(REPEAT_S):
+            while await arrived.get() != expected:
+                pass
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _bind(leg: socket.socket, channel_id: bytes, key: bytes) -> None:

@@ -11,9 +11,10 @@ from typing import Final
 from antquic_server.ipc.messages import Message
 from antquic_server.ipc.relay_messages import ChannelCreate, ChannelCreated, ChannelDestroy, ChannelEnded
 from antquic_server.protocol.relay_channel import CHANNEL_ID_BYTES, KEY_BYTES
-from antquic_server.protocol.relay_limits import Refusal, RelayEnd, RelayMode
+from antquic_server.protocol.relay_limits import Refusal, RelayEnd
 from workers.channel_table import Channel, ChannelTable
 from workers.relay_meter import CHANNEL_SESSION_BIT, RelayMeter
+from workers.relay_reports import RelayReports
 
 BIND_TIMEOUT_S: Final = 10.0
 """From the channel's making until both legs are bound: the target has been asked by then, and binds take moments."""
@@ -30,6 +31,7 @@ class RelayChannels:
         table: ChannelTable,
         *,
         meter: RelayMeter,
+        reports: RelayReports,
         tell_hub: Callable[[Message], bool],
         max_channels: int,
         monotonic_s: Callable[[], float],
@@ -39,10 +41,10 @@ class RelayChannels:
         """False while the worker drains."""
         self._table = table
         self._meter = meter
+        self._reports = reports
         self._tell_hub = tell_hub
         self._monotonic_s = monotonic_s
         self._channels: dict[bytes, Channel] = {}
-        self._untold: list[ChannelEnded] = []
 
     def __len__(self) -> int:
         return len(self._channels)
@@ -53,7 +55,6 @@ class RelayChannels:
         if refusal is None:
             session = self._meter.open(
                 session_number(request.channel_id),
-                RelayMode.CHANNEL,
                 rate_bytes_per_s=request.rate_bytes_per_s,
                 burst_bytes=request.burst_bytes,
             )
@@ -66,22 +67,20 @@ class RelayChannels:
             )
             self._channels[request.channel_id] = channel
             self._table.add(channel)
+            self._reports.wake()
         self._tell_hub(ChannelCreated(channel_id=request.channel_id, refusal=refusal or ""))
 
     def destroy(self, request: ChannelDestroy) -> None:
         """End a channel; the hub gets its answer even if there is none, else it would wait for one."""
         if not self._end(request.channel_id, request.reason):
-            self._tell(ChannelEnded(channel_id=request.channel_id, reason=request.reason, moved_bytes=0))
+            self._reports.tell(ChannelEnded(channel_id=request.channel_id, reason=request.reason, moved_bytes=0))
 
     def revoke(self, session: int, reason: str) -> None:
         """End the channel with this session number, if it is still there."""
         self._end((session ^ CHANNEL_SESSION_BIT).to_bytes(CHANNEL_ID_BYTES, "big"), reason)
 
     def tick(self, now_s: float) -> None:
-        """End what nobody uses, and say again what the hub's full queue did not take."""
-        unsaid, self._untold = self._untold, []
-        for message in unsaid:
-            self._tell(message)
+        """End what nobody uses."""
         for channel in list(self._channels.values()):
             last_bind_s = channel.last_bind_s()
             if last_bind_s is None:
@@ -111,12 +110,8 @@ class RelayChannels:
             return False
         self._table.remove(channel_id)
         moved_bytes = self._meter.close(channel.session, reason)
-        self._tell(ChannelEnded(channel_id=channel_id, reason=reason, moved_bytes=moved_bytes))
+        self._reports.tell(ChannelEnded(channel_id=channel_id, reason=reason, moved_bytes=moved_bytes))
         return True
-
-    def _tell(self, message: ChannelEnded) -> None:
-        if not self._tell_hub(message):
-            self._untold.append(message)
 
 
 def session_number(channel_id: bytes) -> int:

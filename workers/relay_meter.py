@@ -1,17 +1,11 @@
 """
-What relay sessions of a worker move, and how much they may.
+What the channels of a worker move, and how much they may.
 
-Both ways to relay share this: a bucket for each session, one for all of them together (the worker's part of
-``relay.bandwidth_bytes_per_s``), the counters of bytes and sessions, and the report that the hub charges peers by.
-
+Each has a bucket, and all relay sessions of the worker one together, its part of ``relay.bandwidth_bytes_per_s``.
 Buckets may be overdrawn: what comes is a train of up to 64 kB, and were it to wait for as many tokens, a session with a
 smaller burst could never send one.
 """
 
-from collections.abc import Callable
-
-from antquic_server.ipc.messages import Message
-from antquic_server.ipc.relay_messages import RelayUsage
 from antquic_server.protocol.limits import TokenBucket
 from antquic_server.protocol.relay_limits import RelayMode
 from antquic_server.stats.counters import CounterSet
@@ -22,24 +16,21 @@ CHANNEL_SESSION_BIT = 1 << 56
 
 class SessionMeter:
     """
-    One session: how fast it may be, and what it has moved.
+    One channel's session: how fast it may be, and what it has moved.
 
-    ``moved_bytes`` and ``moved_datagrams`` are written by the data path, for what the kernel has taken; the meter reads
-    them and sets them back to zero.
+    ``passed_bytes`` and ``passed_datagrams`` are written by the data path, for what the kernel has taken, and set back
+    to zero when they are collected; ``moved_bytes`` is what the hub has not been told yet (``relay_reports``).
     """
 
-    __slots__ = ("mode", "moved_bytes", "moved_datagrams", "number", "rate", "share", "unreported_bytes")
+    __slots__ = ("moved_bytes", "number", "passed_bytes", "passed_datagrams", "rate", "share")
 
-    def __init__(
-        self, *, number: int, mode: RelayMode, rate_bytes_per_s: float, burst_bytes: float, share: TokenBucket
-    ) -> None:
+    def __init__(self, *, number: int, rate_bytes_per_s: float, burst_bytes: float, share: TokenBucket) -> None:
         self.number = number
-        self.mode = mode
         self.rate = TokenBucket(rate_bytes_per_s, burst_bytes)
         self.share = share
+        self.passed_bytes = 0
+        self.passed_datagrams = 0
         self.moved_bytes = 0
-        self.moved_datagrams = 0
-        self.unreported_bytes = 0
 
     def refuses(self, size_bytes: int, now_s: float) -> str:
         """Take tokens for a datagram or a train; returns which limit forbids it, for the counters, or nothing."""
@@ -52,35 +43,38 @@ class SessionMeter:
 
 
 class RelayMeter:
-    """All sessions of the worker; ``share`` is what they may move together."""
+    """All channels' sessions of the worker; ``share`` is what they and the stream relay's may move together."""
 
-    def __init__(self, counters: CounterSet, tell_hub: Callable[[Message], bool], share: TokenBucket) -> None:
-        self.share = share
+    def __init__(self, counters: CounterSet, share: TokenBucket) -> None:
+        self._share = share
         self._counters = counters
-        self._tell_hub = tell_hub
+        self._values = counters.values
+        self._bytes_key = counters.declare("relay_bytes", RelayMode.CHANNEL)
+        self._datagrams_key = counters.declare("relay_datagrams", RelayMode.CHANNEL)
         self._sessions: dict[int, SessionMeter] = {}
+        self._count()
 
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def open(self, number: int, mode: RelayMode, *, rate_bytes_per_s: float, burst_bytes: float) -> SessionMeter:
+    def open(self, number: int, *, rate_bytes_per_s: float, burst_bytes: float) -> SessionMeter:
         """Begin to count a session; ``number`` is its name towards the hub."""
         session = SessionMeter(
-            number=number, mode=mode, rate_bytes_per_s=rate_bytes_per_s, burst_bytes=burst_bytes, share=self.share
+            number=number, rate_bytes_per_s=rate_bytes_per_s, burst_bytes=burst_bytes, share=self._share
         )
         self._sessions[number] = session
-        self._counters.add("relay_sessions", 1, mode)
-        self._counters.add("relay_sessions_opened", 1, mode)
+        self._counters.add("relay_sessions_opened", 1, RelayMode.CHANNEL)
+        self._count()
         return session
 
     def close(self, session: SessionMeter, reason: str) -> int:
-        """Count a session's end; returns the bytes it has moved since the last report, which the caller reports."""
+        """Count a session's end; returns the bytes it has moved that the hub has not been told of."""
         if self._sessions.pop(session.number, None) is None:
             return 0
         self._collect(session)
-        self._counters.add("relay_sessions", -1, session.mode)
-        self._counters.add("relay_sessions_closed", 1, session.mode, reason)
-        return session.unreported_bytes
+        self._counters.add("relay_sessions_closed", 1, RelayMode.CHANNEL, reason)
+        self._count()
+        return session.moved_bytes
 
     def change_rate(self, number: int, rate_bytes_per_s: float, burst_bytes: float, now_s: float) -> None:
         """Change how fast a session may be, if it is still there."""
@@ -91,28 +85,23 @@ class RelayMeter:
     def collect(self) -> None:
         """Bring the counters of bytes and datagrams up to date."""
         for session in self._sessions.values():
-            if session.moved_datagrams:
+            if session.passed_datagrams:
                 self._collect(session)
 
-    def report(self) -> None:
-        """Tell the hub what has been moved since it was last told; once a second."""
+    def sessions(self) -> list[tuple[int, SessionMeter]]:
+        """Return what is to be reported to the hub, by number."""
         self.collect()
-        moved = [session for session in self._sessions.values() if session.unreported_bytes]
-        if not moved:
-            return
-        usage = RelayUsage(
-            sessions=[session.number for session in moved], moved_bytes=[session.unreported_bytes for session in moved]
-        )
-        if self._tell_hub(usage):
-            for session in moved:
-                session.unreported_bytes = 0
+        return list(self._sessions.items())
 
     def _collect(self, session: SessionMeter) -> None:
-        self._counters.add("relay_bytes", session.moved_bytes, session.mode)
-        self._counters.add("relay_datagrams", session.moved_datagrams, session.mode)
-        if session.mode is RelayMode.CHANNEL:
-            # It has been sent by the node's own sockets, whose counters the data path leaves alone.
-            self._counters.values["bytes_sent"] += session.moved_bytes
-            self._counters.values["datagrams_sent"] += session.moved_datagrams
-        session.unreported_bytes += session.moved_bytes
-        session.moved_bytes = session.moved_datagrams = 0
+        values = self._values
+        values[self._bytes_key] += session.passed_bytes
+        values[self._datagrams_key] += session.passed_datagrams
+        # It has been sent by the node's own sockets, whose counters the data path leaves alone.
+        values["bytes_sent"] += session.passed_bytes
+        values["datagrams_sent"] += session.passed_datagrams
+        session.moved_bytes += session.passed_bytes
+        session.passed_bytes = session.passed_datagrams = 0
+
+    def _count(self) -> None:
+        self._counters.set("relay_sessions", len(self._sessions), RelayMode.CHANNEL)

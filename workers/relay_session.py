@@ -35,6 +35,9 @@ MAX_ROUTES: Final = 256
 MAX_TRAIN_PAYLOAD_BYTES: Final = 1452
 """Longer datagrams go out one by one: a train of what has to be fragmented is refused by the kernel."""
 
+MAX_OVERHEAD_BYTES: Final = 24
+"""Of a frame of ours: its length, and a header with an IPv6 address."""
+
 _LENGTH: Final = Struct(">I")
 
 
@@ -243,8 +246,10 @@ class RelaySession:
         room_bytes = self._room_bytes()
         now_s = time.monotonic()
         size_bytes = sum([len(item[0]) for item in received])
-        # All at once if all may pass, as they nearly always may; each by itself if not.
-        singly = not self._take(size_bytes, now_s)
+        # All at once if all may pass, as they nearly always may; each by itself if not. What there is no room for must
+        # not use up the rate, which others of the worker share.
+        most_bytes = size_bytes + MAX_OVERHEAD_BYTES * len(received)
+        singly = most_bytes > room_bytes or not self._take(size_bytes, now_s)
         pieces: list[bytes] = []
         last_path: PathAddress | None = None
         last_size = -1

@@ -1,4 +1,4 @@
-"""Builds the stream relay of a worker from its settings."""
+"""Builds what a worker relays with from its settings."""
 
 import asyncio
 import secrets
@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 from antquic_server.config.model import RelaySettings, Settings
-from antquic_server.ipc.messages import Message, SocketDescriptor
+from antquic_server.ipc.messages import Assign, Message, SocketDescriptor
 from antquic_server.net.local_address import is_local_address
 from antquic_server.net.packet_info import local_host
-from antquic_server.net.udp import PathAddress
+from antquic_server.net.udp import PathAddress, UdpSocket
 from antquic_server.protocol.limits import TokenBucket
+from antquic_server.protocol.relay_channel import channel_secret
 from antquic_server.protocol.relay_targets import TargetPolicy, TargetRules
 from antquic_server.stats.counters import CounterSet
+from workers.channel_table import ChannelTable
 from workers.connection import Connection
 from workers.endpoint import Endpoint
 from workers.relay_desk import RelayDesk, RelaySurroundings
@@ -27,6 +29,18 @@ def relay_share(settings: RelaySettings, worker_count: int) -> TokenBucket:
     """Return what all relay sessions of a worker may move together, until the hub says otherwise: an equal part."""
     rate = settings.bandwidth_bytes_per_s / worker_count
     return TokenBucket(rate, rate * settings.burst_s)
+
+
+def channel_table(assign: Assign, settings: Settings, sockets: list[UdpSocket], counters: CounterSet) -> ChannelTable:
+    """Build the table of channels, which is empty: those of a predecessor are unknown to this worker."""
+    return ChannelTable(
+        slot=assign.slot,
+        worker_count=assign.worker_count,
+        sockets=sockets,
+        counters=counters,
+        secret=channel_secret(assign.identity_seed),
+        unknowns_per_s=settings.limits.stateless_resets_per_s,
+    )
 
 
 def target_policy(settings: Settings, listen_ports: Iterable[int]) -> TargetPolicy:

@@ -40,8 +40,8 @@ from workers.control_streams import ControlStreams, MessageKind
 from workers.coordination import Coordination, Surroundings
 from workers.echo import EchoService
 from workers.endpoint import Endpoint
-from workers.relay import Relay, build_channel_table, build_relay
-from workers.relay_setup import relay_share, stream_relay
+from workers.relay import Relay, build_relay
+from workers.relay_setup import channel_table, relay_share, stream_relay
 from workers.relay_streams import RelayStreams
 from workers.service import BasicService, Service
 from workers.strangers import Strangers
@@ -148,7 +148,7 @@ def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) 
     surroundings = _surroundings(hooks, lambda: endpoint)
     coordination = _coordination(settings, counters, surroundings)
     channel_control = ChannelControl(surroundings, counters)
-    channel_table = build_channel_table(assign, settings, sockets, counters)
+    channels = channel_table(assign, settings, sockets, counters)
     share = relay_share(settings.relay, assign.worker_count)
     relay_streams = stream_relay(
         _application(settings, counters, echo=assign.echo),
@@ -168,7 +168,7 @@ def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) 
         make_strangers=make_strangers,
         make_quic=make_quic,
         service=ControlStreams(_message_kinds(coordination, channel_control), relay_streams),
-        channels=channel_table,
+        channels=channels,
         hooks=hooks,
         limits=EndpointLimits(
             handshake_timeout_s=HANDSHAKE_TIMEOUT_BASE_S * settings.pqc.handshake_timeout_multiplier,
@@ -179,17 +179,18 @@ def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) 
     return Worker(
         endpoint=endpoint,
         coordination=coordination,
+        relay_streams=relay_streams,
         relay=build_relay(
             assign,
             settings,
-            share=share,
-            table=channel_table,
+            table=channels,
             control=channel_control,
+            streams=relay_streams,
+            share=share,
             counters=counters,
             tell_hub=hooks.tell_hub,
             loop=loop,
         ),
-        relay_streams=relay_streams,
         pool=pool,
         tally=options.tally,
         counters=counters,

@@ -7,16 +7,17 @@ output, progress to standard error; the exit code is 1 when something was worse 
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from antquic_server.errors import ConfigurationError, ExitCode
 
 if TYPE_CHECKING:
-    from antquic_server.natlab.matrix import Cell, Trial
+    from antquic_server.natlab.matrix import Cell
+    from antquic_server.natlab.meeting import MeetingTrial
 
-__all__ = ["TRIALS", "add_arguments", "cells_of", "run"]
+__all__ = ["PEERS", "add_arguments", "cells_of", "run", "trial_of"]
 
 SUMMARY = "test hole punching through emulated NATs"
 
@@ -24,7 +25,7 @@ EXAMPLES = """\
 examples:
   antquic-server natlab
   antquic-server natlab run --cell easy,symmetric --cell cgnat,full-cone
-  antquic-server natlab run --json > matrix.json
+  antquic-server natlab run --peers mixed --attempts 3 --json > matrix.json
   antquic-server natlab classify
   antquic-server natlab clean
 
@@ -33,11 +34,24 @@ emulated NATs do what their names say; clean removes what a killed run left behi
 Needs root (or CAP_NET_ADMIN and CAP_SYS_ADMIN) and the programs ip and nft.
 """
 
+PEERS = {"library": ("library", "library"), "rust": ("rust", "rust"), "mixed": ("rust", "library")}
+"""Who is peer a and who is peer b, for each ``--peers`` name; each NAT is on both sides, and either side asks."""
+
+AT_ONCE = 4
+"""Meetings spend most of their time waiting; what they compute is the start of five processes."""
+
+MOST_AT_ONCE = 64
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``natlab``."""
     parser.add_argument("action", metavar="run|classify|clean", nargs="?", default="run", help="what to do")
-    parser.add_argument("--peers", metavar="NAME", default="rust", help="peers that meet: " + ", ".join(TRIALS))
+    parser.add_argument(
+        "--peers",
+        metavar="NAME",
+        default="library",
+        help="who meets: library (two of our own, the default), rust (two ant-quic) or mixed (a is ant-quic)",
+    )
     parser.add_argument(
         "--cell",
         metavar="NAT,NAT",
@@ -46,12 +60,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="cells",
         help="one pair of NATs instead of the whole matrix, each side initiating; repeatable",
     )
-    parser.add_argument("--program", metavar="FILE", help="with --peers rust: the ant-quic program")
+    parser.add_argument("--attempts", metavar="N", type=int, default=1, help="for a pair that is worse than theory")
+    parser.add_argument("--at-once", metavar="N", type=int, default=AT_ONCE, help=f"meetings at a time ({AT_ONCE})")
+    parser.add_argument("--program", metavar="FILE", help="the ant-quic program, where one takes part")
     parser.add_argument(
         "--coordinator",
         metavar="NAME",
         default="antquic-server",
-        help="antquic-server, or ant-quic to compare with (with --peers rust)",
+        help="antquic-server, or ant-quic to compare with",
     )
     parser.add_argument("--log-dir", metavar="DIR", help="keep the logs of every process here")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -65,18 +81,21 @@ def run(arguments: argparse.Namespace) -> int:
     return actions[arguments.action](arguments)
 
 
-def cells_of(texts: Sequence[str]) -> "list[Cell]":
+def cells_of(texts: Sequence[str], *, prediction: bool) -> "list[Cell]":
     """
     Return the cells that ``--cell`` names, the whole matrix if it names none.
+
+    For peers that predict ports the matrix has one more NAT, whose ports they can predict.
 
     Raises:
         ConfigurationError: One is not two names of NATs with a comma in between.
     """
     from antquic_server.natlab.matrix import INITIATORS, Cell, all_cells
-    from antquic_server.natlab.model import CONES_AND_SYMMETRIC, kind_named
+    from antquic_server.natlab.model import CONES_AND_SYMMETRIC, PREDICTABLE, kind_named
 
     if not texts:
-        return all_cells([kind_named(name) for name in CONES_AND_SYMMETRIC])
+        names = [*CONES_AND_SYMMETRIC, *([PREDICTABLE] if prediction else [])]
+        return all_cells([kind_named(name) for name in names])
     cells = []
     for text in texts:
         names = text.split(",")
@@ -87,23 +106,33 @@ def cells_of(texts: Sequence[str]) -> "list[Cell]":
     return cells
 
 
-def _rust_trial(arguments: argparse.Namespace) -> "tuple[Trial, bool]":
-    """Return the trial with ant-quic programs; they act on one address per peer, so theory grants no prediction."""
-    from antquic_server.natlab.rust_trial import Coordinator, RustTrial, default_program
+def trial_of(arguments: argparse.Namespace) -> "MeetingTrial":
+    """
+    Return the trial that ``--peers``, ``--coordinator`` and ``--program`` describe.
+
+    Raises:
+        ConfigurationError: One of them is none that there is.
+        LabUnavailableError: ant-quic is to take part and is nowhere.
+    """
+    from antquic_server.natlab.meeting import Coordinator, MeetingTrial
+    from antquic_server.natlab.programs import AntQuic, Library, default_program
 
     if arguments.coordinator not in list(Coordinator):
         expected = "one of " + ", ".join(Coordinator)
         raise ConfigurationError("command line", "--coordinator", arguments.coordinator, expected)
-    trial = RustTrial(
-        program=default_program() if arguments.program is None else _program(arguments.program),
-        coordinator=Coordinator(arguments.coordinator),
+    coordinator = Coordinator(arguments.coordinator)
+    ant_quic = None
+    if arguments.peers != "library" or coordinator is Coordinator.ANT_QUIC or arguments.program is not None:
+        program = default_program() if arguments.program is None else _program(arguments.program)
+        ant_quic = AntQuic(program=program)
+    sides = [Library() if name == "library" or ant_quic is None else ant_quic for name in PEERS[arguments.peers]]
+    return MeetingTrial(
+        a=sides[0],
+        b=sides[1],
+        coordinator=coordinator,
+        ant_quic=ant_quic,
         log_directory=None if arguments.log_dir is None else Path(arguments.log_dir).expanduser(),
     )
-    return trial, False
-
-
-TRIALS: "dict[str, Callable[[argparse.Namespace], tuple[Trial, bool]]]" = {"rust": _rust_trial}
-"""Makes the trial of each ``--peers`` name, and says whether its peers predict ports."""
 
 
 def _program(text: str) -> Path:
@@ -114,17 +143,29 @@ def _program(text: str) -> Path:
 
 
 def _run_matrix(arguments: argparse.Namespace) -> int:
-    if arguments.peers not in TRIALS:
-        raise ConfigurationError("command line", "--peers", arguments.peers, "one of " + ", ".join(TRIALS))
-    cells = cells_of(arguments.cells)
+    if arguments.peers not in PEERS:
+        raise ConfigurationError("command line", "--peers", arguments.peers, "one of " + ", ".join(PEERS))
+    for flag, value in (("--attempts", arguments.attempts), ("--at-once", arguments.at_once)):
+        if not 1 <= value <= MOST_AT_ONCE:
+            raise ConfigurationError("command line", flag, value, f"a number from 1 to {MOST_AT_ONCE}")
+    cells_of(arguments.cells, prediction=True)
 
     # Imported only now so that a wrong option is reported at once.
     from antquic_server.natlab.matrix import Verdict, matrix_json, render_matrix, run_matrix
     from antquic_server.natlab.namespaces import find_tools
 
     find_tools()
-    trial, prediction = TRIALS[arguments.peers](arguments)
-    results = list(run_matrix(cells, trial, prediction=prediction, progress=_progress))
+    trial = trial_of(arguments)
+    results = list(
+        run_matrix(
+            cells_of(arguments.cells, prediction=trial.prediction),
+            trial,
+            prediction=trial.prediction,
+            attempts=arguments.attempts,
+            at_once=arguments.at_once,
+            progress=_progress,
+        )
+    )
     print(matrix_json(results) if arguments.json else render_matrix(results))
     return ExitCode.FAILURE if any(result.verdict is Verdict.WORSE for result in results) else ExitCode.OK
 

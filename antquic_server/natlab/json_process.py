@@ -25,6 +25,7 @@ class JsonProcess:
     A program inside a lab whose output is read by a thread, so that it never blocks on a full pipe.
 
     Standard error is mixed into standard output. ``log`` gets a copy of every line.
+    ``name`` is what errors call it: the file name of the program, unless told otherwise.
     """
 
     def __init__(
@@ -36,8 +37,9 @@ class JsonProcess:
         environment: Mapping[str, str],
         directory: Path,
         log: Path,
+        name: str | None = None,
     ) -> None:
-        self._name = Path(command[0]).name
+        self._name = name or Path(command[0]).name
         self._role = role
         self._log = log
         self._messages: list[Message] = []

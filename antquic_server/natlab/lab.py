@@ -15,15 +15,13 @@ something behind, and names then tell whose it was (``antquic-server natlab clea
 import atexit
 import random
 import re
-import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, NoReturn, Self, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from antquic_server.natlab import topology
 from antquic_server.natlab.conntrack import flush_connections
@@ -47,13 +45,12 @@ from antquic_server.natlab.rules import (
     forget_rules,
     loss_rules,
     nat_rules,
+    rebinding_rules,
 )
+from antquic_server.natlab.signals import SIGNALS
 from antquic_server.natlab.topology import HOSTS, SITES, Addresses, Site, carrier_role
 
 __all__ = ["Lab"]
-
-_ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-"""Signals that would end the process without unwinding; SIGINT already raises KeyboardInterrupt."""
 
 _STOP_TIMEOUT_S = 5.0
 _IPV6 = Path("/proc/sys/net/ipv6")
@@ -86,7 +83,8 @@ class Lab:
         self._nats: dict[str, Nat] = {}
         self._processes: list[subprocess.Popen[Any]] = []
         self._sockets: list[socket.socket] = []
-        self._handlers: dict[signal.Signals, Any] = {}
+        self._starting = threading.RLock()
+        """Held while a program is started: another thread may be closing the lab."""
         self._random = random.Random()  # noqa: S311 - picks where a sequence of ports begins
         self._tools = Tools(ip="", nft="")
 
@@ -95,7 +93,7 @@ class Lab:
         self._tools = find_tools()
         if self._ipv6 and not _IPV6.exists():
             raise LabError("this kernel has no IPv6")
-        self._catch_signals()
+        SIGNALS.enter(self._number)
         # An interrupt between the last statement of the block and __exit__ would get past __exit__.
         atexit.register(self.close)
         try:
@@ -113,15 +111,17 @@ class Lab:
 
     def close(self) -> None:
         """End what runs in the lab and remove it; signals wait until that is done. Calling it again is harmless."""
-        with _signals_held():
+        with SIGNALS.leaving(self._number):
+            with self._starting:
+                names = list(self._names.values())
+                self._names.clear()
+            # From here on nothing new is started inside: every program needs a name.
             _end(self._processes)
             for sock in self._sockets:
                 sock.close()
-            remove(list(self._names.values()), self._tools)
-            self._names.clear()
+            remove(names, self._tools)
             self._processes.clear()
             self._sockets.clear()
-            self._restore_signals()
             atexit.unregister(self.close)
 
     def name(self, role: str) -> NamespaceName:
@@ -176,8 +176,12 @@ class Lab:
         A NAT that preserves ports gives the same ones again. Behind a carrier it is the carrier that forgets.
         """
         role = carrier_role(router) if router in self._carriers else self._site(router).router
+        # Nothing may pass meanwhile: a packet of a flow still known teaches the tables its old port, and one that finds
+        # its port in the tables makes that flow known again.
+        self._nft(role, rebinding_rules(rebinding=True))
         self._nft(role, forget_rules(self._nats[role]))
         flush_connections(self.name(role))
+        self._nft(role, rebinding_rules(rebinding=False))
 
     def block_udp(self, router: str, *, remote: str | None = None) -> None:
         """Drop UDP in both directions: all of it, or only what concerns the public IPv4 address ``remote``."""
@@ -235,8 +239,9 @@ class Lab:
         The lab ends it if it still runs when the lab is closed. Ctrl-C does not reach it directly.
         """
         options.setdefault("stdin", subprocess.DEVNULL)
-        process = subprocess.Popen(self._inside(role, command), start_new_session=True, **options)
-        self._processes.append(process)
+        with self._starting:
+            process = subprocess.Popen(self._inside(role, command), start_new_session=True, **options)
+            self._processes.append(process)
         return process
 
     def call(self, role: str, action: Callable[[], _T]) -> _T:
@@ -320,35 +325,6 @@ class Lab:
 
     def _nft(self, role: str, script: str) -> str:
         return run_tool(self._inside(role, [self._tools.nft, "-f", "-"]), stdin=script)
-
-    def _catch_signals(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in _ENDING_SIGNALS:
-            # A program that handles the signal itself unwinds by itself.
-            if signal.getsignal(number) is signal.SIG_DFL:
-                self._handlers[number] = signal.signal(number, _unwind)
-
-    def _restore_signals(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers.clear()
-
-
-def _unwind(number: int, _frame: FrameType | None) -> NoReturn:
-    """Leave every ``with`` block in order, with the exit code shells give for a signal."""
-    raise SystemExit(128 + number)
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Let nothing interrupt the block; signals that came meanwhile act after it."""
-    held = {signal.SIGINT, *_ENDING_SIGNALS}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(processes: Sequence[subprocess.Popen[Any]]) -> None:

@@ -6,11 +6,12 @@ Only delivered bytes count as a direct path: a connection over which nothing com
 """
 
 import json
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from antquic_server.errors import AntQuicError, CannotBootError
 from antquic_server.natlab.expectation import Expected, expected_outcome_of_kinds
@@ -95,11 +96,12 @@ Trial = Callable[[Lab, Cell], TrialResult]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellResult:
-    """A cell, what theory expects of it and what came."""
+    """A cell, what theory expects of it, what came, and of which attempt."""
 
     cell: Cell
     expected: Expected
     result: TrialResult
+    attempts: int = 1
 
     @property
     def verdict(self) -> Verdict:
@@ -120,27 +122,51 @@ def run_matrix(
     trial: Trial,
     *,
     prediction: bool,
+    attempts: int = 1,
+    at_once: int = 1,
     progress: Callable[[str], None] | None = None,
 ) -> Iterator[CellResult]:
     """
-    Run the cells one after another, each in a fresh lab, and yield what came of each.
+    Run the cells, each in a fresh lab, and yield what came of each, in the order of the cells.
+
+    Labs are opened and closed by the calling thread, which so can clean up after an interrupt; the trials run in
+    threads of their own.
 
     Args:
         cells: The meetings.
         trial: Runs one of them.
         prediction: Whether theory may count on peers that predict ports.
-        progress: Told one line before each cell and one after it.
+        attempts: How often a meeting that is worse than theory is held; the last one counts.
+        at_once: How many meetings go on at a time.
+        progress: Told one line before each meeting and one after it.
 
     Raises:
         CannotBootError: There can be no lab here, or no trial; that is no result of a cell.
     """
     tell = progress or (lambda _: None)
-    for number, cell in enumerate(cells, 1):
-        tell(f"[{number}/{len(cells)}] {cell} ...")
-        expected = expected_outcome_of_kinds(cell.kind_a, cell.kind_b, prediction=prediction)
-        outcome = CellResult(cell=cell, expected=expected, result=_run_cell(cell, trial))
-        tell(f"[{number}/{len(cells)}] {cell}: {_summary(outcome)}")
-        yield outcome
+    meetings = [_Meeting(number=number, cell=cell, attempt=1) for number, cell in enumerate(cells)]
+    expected = [expected_outcome_of_kinds(cell.kind_a, cell.kind_b, prediction=prediction) for cell in cells]
+    # Those that cannot work take longest, until somebody's time is over: they begin first.
+    waiting = deque(sorted(meetings, key=lambda meeting: expected[meeting.number] is Expected.DIRECT))
+    results: dict[int, CellResult] = {}
+    told = 0
+    with ThreadPoolExecutor(at_once) as pool, _RunningMeetings(pool, trial) as running:
+        while told < len(cells):
+            while waiting and len(running) < at_once:
+                tell(f"[{waiting[0].number + 1}/{len(cells)}] {waiting[0]} ...")
+                running.start(waiting.popleft())
+            meeting, result = running.next_end()
+            found = CellResult(
+                cell=meeting.cell, expected=expected[meeting.number], result=result, attempts=meeting.attempt
+            )
+            tell(f"[{meeting.number + 1}/{len(cells)}] {meeting}: {_summary(found)}")
+            if found.verdict is Verdict.WORSE and meeting.attempt < attempts:
+                waiting.appendleft(replace(meeting, attempt=meeting.attempt + 1))
+                continue
+            results[meeting.number] = found
+            while told in results:
+                yield results[told]
+                told += 1
 
 
 def render_matrix(results: Sequence[CellResult]) -> str:
@@ -160,7 +186,7 @@ def render_matrix(results: Sequence[CellResult]) -> str:
         for line in range(height):
             texts = ((fields[row, column] + [""] * height)[line] for column in columns)
             lines.append([row if line == 0 else "", *texts])
-    notes = [f"{result.cell}: {result.result.reason}" for result in results if result.result.reason]
+    notes = [f"{result.cell}: {note}" for result in results if (note := _note(result))]
     return "\n".join([*_aligned(lines), "", *notes, *([""] if notes else []), _count(results)])
 
 
@@ -170,16 +196,67 @@ def matrix_json(results: Sequence[CellResult]) -> str:
     return json.dumps({"cells": [_plain(result) for result in results], "verdicts": verdicts}, indent=2)
 
 
-def _run_cell(cell: Cell, trial: Trial) -> TrialResult:
-    try:
-        with Lab() as lab:
-            lab.kind("A", cell.kind_a)
-            lab.kind("B", cell.kind_b)
-            return trial(lab, cell)
-    except CannotBootError:
-        raise
-    except AntQuicError as error:
-        return TrialResult(outcome=Outcome.FAILED, reason=str(error), seconds=0.0, delivered_bytes=0)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Meeting:
+    number: int
+    cell: Cell
+    attempt: int
+
+    def __str__(self) -> str:
+        return str(self.cell) if self.attempt == 1 else f"{self.cell}, attempt {self.attempt}"
+
+
+class _RunningMeetings:
+    """The meetings that go on now, each with its lab."""
+
+    def __init__(self, pool: ThreadPoolExecutor, trial: Trial) -> None:
+        self._pool = pool
+        self._trial = trial
+        self._running: dict[Future[TrialResult], tuple[_Meeting, Lab]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the labs of meetings cut short: their programs end, and so do the threads that wait for these."""
+        for _meeting, lab in self._running.values():
+            lab.close()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, meeting: _Meeting) -> None:
+        """Open a lab and begin; what fails here is a result like any other."""
+        lab = Lab()
+        try:
+            lab.__enter__()
+        except CannotBootError:
+            raise
+        except AntQuicError as error:
+            future: Future[TrialResult] = Future()
+            future.set_exception(error)
+        else:
+            future = self._pool.submit(self._hold, lab, meeting.cell)
+        self._running[future] = meeting, lab
+
+    def next_end(self) -> tuple[_Meeting, TrialResult]:
+        """Wait until one is over, close its lab and say what came of it."""
+        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+        future = next(iter(done))
+        meeting, lab = self._running[future]
+        lab.close()
+        del self._running[future]
+        try:
+            return meeting, future.result()
+        except CannotBootError:
+            raise
+        except AntQuicError as error:
+            return meeting, TrialResult(outcome=Outcome.FAILED, reason=str(error), seconds=0.0, delivered_bytes=0)
+
+    def _hold(self, lab: Lab, cell: Cell) -> TrialResult:
+        lab.kind("A", cell.kind_a)
+        lab.kind("B", cell.kind_b)
+        return self._trial(lab, cell)
 
 
 def _plain(result: CellResult) -> dict[str, Any]:
@@ -192,6 +269,7 @@ def _plain(result: CellResult) -> dict[str, Any]:
         "verdict": result.verdict.value,
         "seconds": round(result.result.seconds, 3),
         "delivered_bytes": result.result.delivered_bytes,
+        "attempts": result.attempts,
         "reason": result.result.reason,
     }
 
@@ -199,6 +277,11 @@ def _plain(result: CellResult) -> dict[str, Any]:
 def _field(result: CellResult) -> str:
     mark = {Verdict.AS_EXPECTED: "", Verdict.BETTER: " +", Verdict.WORSE: " !"}[result.verdict]
     return f"{result.cell.initiator}: {result.result.outcome.value} {result.result.seconds:.1f} s{mark}"
+
+
+def _note(result: CellResult) -> str:
+    attempts = f"attempt {result.attempts}" if result.attempts > 1 else ""
+    return ", ".join(filter(None, [attempts, result.result.reason]))
 
 
 def _summary(result: CellResult) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "ALIASES",
     "CONES_AND_SYMMETRIC",
     "KINDS",
+    "PREDICTABLE",
     "Filtering",
     "Kind",
     "Mapping",
@@ -127,6 +128,9 @@ KINDS: ReadOnlyMapping[str, Kind] = MappingProxyType({kind.name: kind for kind i
 
 CONES_AND_SYMMETRIC = ("full-cone", "address-restricted", "port-restricted", "symmetric")
 """The matrix that is run when nothing else is asked for."""
+
+PREDICTABLE = "symmetric-sequential"
+"""The NAT that such a matrix has in addition when the peers predict ports."""
 
 ALIASES: ReadOnlyMapping[str, str] = MappingProxyType({"easy": "port-restricted", "hard": "symmetric"})
 """Names in use elsewhere: easy NATs keep one mapping per socket, hard ones do not."""

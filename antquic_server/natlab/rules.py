@@ -20,7 +20,15 @@ from dataclasses import dataclass
 
 from antquic_server.natlab.model import Filtering, Mapping, Nat, Ports
 
-__all__ = ["SEQUENCE_PORTS", "block_udp_rules", "firewall_rules", "forget_rules", "loss_rules", "nat_rules"]
+__all__ = [
+    "SEQUENCE_PORTS",
+    "block_udp_rules",
+    "firewall_rules",
+    "forget_rules",
+    "loss_rules",
+    "nat_rules",
+    "rebinding_rules",
+]
 
 FIRST_PORT, LAST_PORT = 20000, 49999
 """Range of random ports, above the well-known ones that peers refuse as candidates."""
@@ -87,6 +95,12 @@ def forget_rules(nat: Nat) -> str:
     """Return the commands that empty every table of learned mappings."""
     maps = ["inside"] if nat.mapping is Mapping.ADDRESS_AND_PORT_DEPENDENT else ["inside", "outside"]
     return "".join([*(f"flush map ip nat {name}\n" for name in maps), "flush set ip nat talked\n"])
+
+
+def rebinding_rules(*, rebinding: bool) -> str:
+    """Return the rules that let no UDP pass while a router forgets, or those that take them away again."""
+    rules = ["meta l4proto udp drop"] if rebinding else []
+    return _replaced_table("inet", "rebinding", _chain("forward", "filter hook forward priority -20", rules))
 
 
 def firewall_rules(*, enabled: bool) -> str:

@@ -1,13 +1,17 @@
-"""Where datagrams come from and go to, in the forms that sockets take and return."""
+"""Where datagrams come from and go to, and what became of those that were sent."""
 
 from typing import NamedTuple
 
 from antquic_server.net.packet_info import reply_control_message
+from antquic_server.net.trains import segment_control
 
-__all__ = ["Ancillary", "Destination", "PathAddress", "SendResult"]
+__all__ = ["Address", "Ancillary", "Destination", "PathAddress", "SendResult"]
+
+Address = tuple[object, ...]
+"""As the socket module has them: host and port, for IPv6 flow information and scope as well."""
 
 Ancillary = list[tuple[int, int, bytes]]
-"""Control data as ``sendmsg`` takes them."""
+"""Control messages of ``sendmsg``."""
 
 
 class PathAddress(NamedTuple):
@@ -38,11 +42,18 @@ class Destination:
 
     __slots__ = ("address", "control", "segment_size", "train_control")
 
-    def __init__(self, address: tuple[object, ...], local: bytes) -> None:
+    def __init__(self, address: Address, local: bytes) -> None:
         self.address = address
         self.control: Ancillary = [reply_control_message(local)] if local else []
         self.segment_size = 0
         self.train_control: Ancillary = []
+
+    def control_for(self, segment_size: int) -> Ancillary:
+        """Return the control data for a train of datagrams of this size."""
+        if self.segment_size != segment_size:
+            self.segment_size = segment_size
+            self.train_control = [segment_control(segment_size), *self.control]
+        return self.train_control
 
 
 class SendResult(NamedTuple):

@@ -9,7 +9,7 @@ size. With UDP_SEGMENT (GSO) one ``sendmsg`` sends such a train, the size again 
 import socket
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 __all__ = [
     "MAX_TRAIN_BYTES",
@@ -19,6 +19,7 @@ __all__ = [
     "UDP_SEGMENT",
     "end_of_train",
     "has_gso",
+    "segment_control",
     "split_train",
     "switch_gro",
 ]
@@ -37,7 +38,10 @@ MAX_TRAIN_BYTES: Final = 65_000
 """A train is one IP packet until the kernel cuts it: 65,535 bytes less the headers, rounded down."""
 
 
-def split_train(data: bytes, segment_size_bytes: int) -> list[bytes]:
+Data = TypeVar("Data", bytes, memoryview)
+
+
+def split_train(data: Data, segment_size_bytes: int) -> list[Data]:
     """Cut a train into its datagrams; the last may be shorter. Size 0 means that it is a single datagram."""
     size = len(data)
     if segment_size_bytes <= 0 or segment_size_bytes >= size:
@@ -85,3 +89,8 @@ def has_gso(sock: socket.socket) -> bool:
     except OSError:
         return False
     return True
+
+
+def segment_control(segment_size_bytes: int) -> tuple[int, int, bytes]:
+    """Return the control message with which ``sendmsg`` cuts a train into datagrams of this size."""
+    return (SOL_UDP, UDP_SEGMENT, segment_size_bytes.to_bytes(2, sys.byteorder))

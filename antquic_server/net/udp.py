@@ -23,13 +23,13 @@ from typing import Final
 
 from antquic_server.net.batches import BATCH_TRAINS, BatchReader, Sender
 from antquic_server.net.packet_info import reply_control, reply_control_message, request_packet_info
-from antquic_server.net.paths import Ancillary, Destination, PathAddress, SendResult
+from antquic_server.net.paths import Address, Ancillary, Destination, PathAddress, SendResult
 from antquic_server.net.trains import (
     SOL_UDP,
     UDP_GRO,
-    UDP_SEGMENT,
     end_of_train,
     has_gso,
+    segment_control,
     split_train,
     switch_gro,
 )
@@ -86,7 +86,6 @@ class UdpSocket:
 
     __slots__ = (
         "_batches",
-        "_buffer",
         "_buffers",
         "_gro",
         "_gso",
@@ -95,6 +94,7 @@ class UdpSocket:
         "_paths",
         "_recvmsg_into",
         "_sendmsg",
+        "buffer",
         "gso_refused",
         "receive_calls",
         "receive_errors",
@@ -125,8 +125,8 @@ class UdpSocket:
         self.truncated = 0
         self.gso_refused = 0
         self._ipv6 = sock.family == socket.AF_INET6
-        self._buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES) if buffer is None else buffer)
-        self._buffers = [self._buffer]
+        self.buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES) if buffer is None else buffer)
+        self._buffers = [self.buffer]
         self._paths: dict[object, PathAddress] = {}
         self._max_paths = max_paths or PATH_CACHE_ENTRIES
         self._recvmsg_into = sock.recvmsg_into
@@ -178,7 +178,7 @@ class UdpSocket:
         if batches is None:
             train = self.receive_train()
             return [] if train is None else [train]
-        received = batches.read(self._path_of)
+        received = batches.read(self._path_of_sender)
         if received:
             self.receive_calls += 1
         self.receive_errors += batches.errors
@@ -190,8 +190,20 @@ class UdpSocket:
         """
         Read one train: its bytes, the size of its datagrams in bytes, its path; None when nothing is waiting.
 
-        The bytes are a view of the receive buffer and are overwritten by the next read. The size equals the
-        length of the view for a single datagram; in a train only the last datagram may be shorter.
+        The bytes are a view of ``buffer`` and are overwritten by the next read. The size equals the length of the
+        view for a single datagram; in a train only the last datagram may be shorter.
+        """
+        received = self.receive()
+        if received is None:
+            return None
+        size, segment_size, address, packet_info = received
+        return self.buffer[:size], segment_size, self.path_of(address, packet_info)
+
+    def receive(self) -> tuple[int, int, Address, bytes] | None:
+        """
+        Read one train into ``buffer``: its length and that of its datagrams, where it came from, its packet info.
+
+        The last two are what the kernel says, for ``path_of``; who forwards trains can do without a path.
         """
         # Into a buffer of our own: fresh memory for the longest possible train at each read is a little
         # faster for single datagrams and twice as slow for long trains, where the allocator keeps returning
@@ -210,14 +222,22 @@ class UdpSocket:
                 self.truncated += 1
                 continue
             segment_size = size
-            local = b""
+            packet_info = b""
             for level, kind, value in ancillary:
                 if level != SOL_UDP:
-                    local = value  # packet info: the one other message asked for
+                    packet_info = value  # the one other message asked for
                 elif kind == UDP_GRO:
                     segment_size = int.from_bytes(value, sys.byteorder) or size
-            return self._buffer[:size], segment_size, self._path_of((address, local))
+            return size, segment_size, address, packet_info
         return None
+
+    def path_of(self, address: Address, packet_info: bytes) -> PathAddress:
+        """Return the path of what ``receive`` has read; nearly always the same object for the same path."""
+        key = (address, packet_info)
+        return self._paths.get(key) or self._remember_path(key, address, packet_info)
+
+    def _path_of_sender(self, sender: Sender) -> PathAddress:
+        return self.path_of(*sender)
 
     def send(self, path: PathAddress, datagrams: Sequence[bytes]) -> SendResult:
         """
@@ -261,15 +281,13 @@ class UdpSocket:
         if len(train) <= segment_size:
             control = destination.control
         elif not self._gso:
-            return self._send_singly(destination.address, destination.control, _cut(train, segment_size))
-        elif destination.segment_size == segment_size:
-            control = destination.train_control
+            return self._send_singly(destination.address, destination.control, split_train(train, segment_size))
         else:
-            control = _train_control(destination, segment_size)
+            control = destination.control_for(segment_size)
         try:
             self._sendmsg((train,), control, 0, destination.address)
         except OSError as error:
-            return self._send_run_again(destination, _cut(train, segment_size) or (train,), error.errno or errno.EIO)
+            return self._send_run_again(destination, split_train(train, segment_size), error.errno or errno.EIO)
         self.send_calls += 1
         return None
 
@@ -278,13 +296,8 @@ class UdpSocket:
         if not self._gso or len(datagrams) == 1:
             result = self._send_singly(destination.address, destination.control, datagrams)
             return None if result.sent == len(datagrams) else result
-        segment_size = len(datagrams[0])
-        if destination.segment_size == segment_size:
-            control = destination.train_control
-        else:
-            control = _train_control(destination, segment_size)
         try:
-            self._sendmsg(datagrams, control, 0, destination.address)
+            self._sendmsg(datagrams, destination.control_for(len(datagrams[0])), 0, destination.address)
         except OSError as error:
             return self._send_run_again(destination, datagrams, error.errno or errno.EIO)
         self.send_calls += 1
@@ -302,23 +315,21 @@ class UdpSocket:
             return self._send_refused(destination.address, destination.control, datagrams, code)
         return _BLOCKED if code == errno.EAGAIN else SendResult(0, count, code)
 
-    def _send_one(self, address: tuple[object, ...], control: Ancillary, datagram: _Buffer) -> SendResult:
+    def _send_one(self, address: Address, control: Ancillary, datagram: _Buffer) -> SendResult:
         code = self._transmit((datagram,), control, address)
         if not code:
             return _SENT_ONE
         return _BLOCKED if code == errno.EAGAIN else SendResult(0, 1, code)
 
-    def _send_several(
-        self, address: tuple[object, ...], control: Ancillary, datagrams: Sequence[_Buffer]
-    ) -> SendResult:
-        code = self._transmit(datagrams, [_segment_control(len(datagrams[0])), *control], address)
+    def _send_several(self, address: Address, control: Ancillary, datagrams: Sequence[_Buffer]) -> SendResult:
+        code = self._transmit(datagrams, [segment_control(len(datagrams[0])), *control], address)
         if not code:
             return SendResult(len(datagrams), 0, 0)
         if code in _PERHAPS_ONLY_AS_TRAIN:
             return self._send_refused(address, control, datagrams, code)
         return _BLOCKED if code == errno.EAGAIN else SendResult(0, len(datagrams), code)
 
-    def _transmit(self, buffers: Sequence[_Buffer], ancillary: Ancillary, address: tuple[object, ...]) -> int:
+    def _transmit(self, buffers: Sequence[_Buffer], ancillary: Ancillary, address: Address) -> int:
         """``sendmsg``, once more if the first only reported an older error; returns errno, 0 for success."""
         try:
             self._sendmsg(buffers, ancillary, 0, address)
@@ -333,7 +344,7 @@ class UdpSocket:
         return 0
 
     def _send_refused(
-        self, address: tuple[object, ...], control: Ancillary, datagrams: Sequence[_Buffer], refusal: int
+        self, address: Address, control: Ancillary, datagrams: Sequence[_Buffer], refusal: int
     ) -> SendResult:
         """
         Send one by one what was refused as a train, and find out whether segmentation is at fault.
@@ -348,7 +359,7 @@ class UdpSocket:
             self._gso = False
         return result
 
-    def _send_singly(self, address: tuple[object, ...], control: Ancillary, datagrams: Sequence[_Buffer]) -> SendResult:
+    def _send_singly(self, address: Address, control: Ancillary, datagrams: Sequence[_Buffer]) -> SendResult:
         sent = dropped = last_errno = 0
         for datagram in datagrams:
             result = self._send_one(address, control, datagram)
@@ -359,10 +370,7 @@ class UdpSocket:
             last_errno = result.errno or last_errno
         return SendResult(sent, dropped, last_errno)
 
-    def _path_of(self, sender: Sender) -> PathAddress:
-        return self._paths.get(sender) or self._remember_path(sender, *sender)
-
-    def _remember_path(self, key: object, address: tuple[object, ...], packet_info: bytes) -> PathAddress:
+    def _remember_path(self, key: object, address: Address, packet_info: bytes) -> PathAddress:
         """Make the one ``PathAddress`` of a sender; equal ones may exist after the cache was emptied."""
         flowinfo, scope_id = address[2:4] if self._ipv6 else (0, 0)
         path = PathAddress(
@@ -377,17 +385,3 @@ class UdpSocket:
             self._paths.clear()
         self._paths[key] = path
         return path
-
-
-def _segment_control(segment_size: int) -> tuple[int, int, bytes]:
-    return (SOL_UDP, UDP_SEGMENT, segment_size.to_bytes(2, sys.byteorder))
-
-
-def _train_control(destination: Destination, segment_size: int) -> Ancillary:
-    destination.segment_size = segment_size
-    destination.train_control = [_segment_control(segment_size), *destination.control]
-    return destination.train_control
-
-
-def _cut(train: memoryview, segment_size: int) -> list[memoryview]:
-    return [train[at : at + segment_size] for at in range(0, len(train), segment_size)]

@@ -34,6 +34,7 @@ from antquic_server.peer.link import Link, Path, Quic
 from antquic_server.peer.links import Links
 from antquic_server.peer.nat_behaviour import NatObserver, PortGrowth
 from antquic_server.peer.punching import DETAILS, Failure
+from antquic_server.peer.recovery import Recovery, data_arrived
 from antquic_server.peer.registry import RANK_BYTES, RANK_CONTEXT, RANK_LABEL, Candidate, Registry
 from antquic_server.peer.settings import PeerSettings
 from antquic_server.peer.statistics import PeerStatistics, Tallies
@@ -95,6 +96,7 @@ class PeerCore:
             unix_s=unix_s,
         )
         self.introductions = Introductions(around, settings=settings, own_peer_id=own_peer_id, tallies=self.tallies)
+        self.recovery = Recovery(self.registry, self.links.find, self.links.touch, self._look_for)
 
     # What callers ask for.
 
@@ -128,6 +130,10 @@ class PeerCore:
         """Reach a peer through a node, within ``discovery_timeout_s`` or sooner; ends with ``PunchEnded``."""
         if not self.introductions.is_asking(target):
             self.introductions.begin(target, [link.number for link in coordinators], now_s, deadline_s)
+
+    def _look_for(self, target: bytes, now_s: float) -> None:
+        if self.node_links:
+            self.connect_peer(target, self.node_links, now_s)
 
     def close_peer(self, peer_id: bytes, code: int, reason: str) -> None:
         """Close every connection to one peer, superseded ones as well; flush afterwards."""
@@ -178,6 +184,7 @@ class PeerCore:
         for link in self.links.handle_timer(now_s):
             if link.drain_at_s is not None and now_s >= link.drain_at_s:
                 self._drained(link, now_s)
+            self.recovery.check(link, now_s)
         self.introductions.handle_timer(now_s)
 
     def flush(self, now_s: float) -> tuple[list[tuple[Path, list[bytes]]], list[Link]]:
@@ -221,6 +228,7 @@ class PeerCore:
         assert live is not None, "the registry knows existing links only"
         if decision.superseded is not None:
             self._supersede(link if live is not link else before, live, now_s)
+        self.recovery.found(link, now_s)
         self.introductions.connected(peer_id, now_s)
         self._cancel_dials(peer_id)
         self._events.append(LinkReady(link=link, live=live))
@@ -248,7 +256,7 @@ class PeerCore:
     def link_event(self, link: Link, event: Any, now_s: float) -> None:
         """Sort what arrives on a connection; see ``Links``."""
         if isinstance(event, StreamDataReceived):
-            link.last_data_s = now_s
+            data_arrived(link, now_s)
             if event.stream_id & _UNIDIRECTIONAL:
                 self._collect_untrusted(link, event, now_s)
                 return
@@ -378,7 +386,7 @@ class PeerCore:
 
     def _drained(self, link: Link, now_s: float) -> None:
         """Close a superseded connection once nothing moves on it, or the other one if that turns out dead."""
-        quiet_since_s = max(link.last_data_s, link.superseded_at_s)
+        quiet_since_s = max(link.last_progress_s, link.superseded_at_s)
         if now_s - quiet_since_s < DRAIN_S:
             link.drain_at_s = quiet_since_s + DRAIN_S
             return

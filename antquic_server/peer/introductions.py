@@ -81,8 +81,8 @@ class Introductions:
         self._own_peer_id = own_peer_id
         self._tallies = tallies
         self._attempts: dict[bytes, _Attempt] = {}
-        self._targets: dict[int, bytes] = {}
-        """Whom a request was about, by its id."""
+        self._requests: dict[int, tuple[bytes, float]] = {}
+        """Whom a request was about, and when it was sent, by its id."""
         self._bucket = TokenBucket(INTRODUCTIONS_PER_S, INTRODUCTION_BURST)
 
     def __contains__(self, peer_id: bytes) -> bool:
@@ -146,13 +146,15 @@ class Introductions:
     def _answered(
         self, envelope: Envelope, message: CoordinationAccepted | CoordinationRejected, node: Link, now_s: float
     ) -> None:
-        target = self._targets.pop(envelope.request_id, None)
+        target, asked_s = self._requests.pop(envelope.request_id, (None, 0.0))
         attempt = self._attempts.get(message.target)
         if isinstance(message, CoordinationRejected):
             self._tallies.coordination_rejections[message.reason.value] += 1
         if target != message.target or attempt is None:
             self._tallies.drops["answer_too_late"] += 1
             return
+        self._tallies.coordination_answers += 1
+        self._tallies.coordination_wait_s += now_s - asked_s
         if isinstance(message, CoordinationAccepted):
             addresses, growth = _dialable(message.target_addrs), self._around.port_growth(node)
             steps = attempt.punch.accepted(addresses, round_number=message.round, growth=growth)
@@ -193,7 +195,7 @@ class Introductions:
             return
         self._tallies.coordination_requests += 1
         request_id = self._tallies.coordination_requests
-        self._targets[request_id] = target
+        self._requests[request_id] = target, now_s
         lifetime_s = min(REQUEST_LIFETIME_S, max(attempt.punch.deadline_s - now_s, MIN_ROUND_S))
         envelope = Envelope(
             request_id=request_id,
@@ -209,7 +211,7 @@ class Introductions:
         self._around.send(coordinator, encode_envelope(envelope))
 
     def _end(self, target: bytes, attempt: _Attempt, failure: Failure | None, now_s: float) -> None:
-        self._targets = {key: value for key, value in self._targets.items() if value != target}
+        self._requests = {key: value for key, value in self._requests.items() if value[0] != target}
         del self._attempts[target]
         others = attempt.coordinators[1:]
         if failure in ELSEWHERE and others and now_s < attempt.punch.deadline_s:

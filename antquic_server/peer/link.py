@@ -36,6 +36,9 @@ class Quic(Protocol):
     def path_mtu_bytes(self) -> int: ...  # noqa: D102
 
     @property
+    def unanswered_probes(self) -> int: ...  # noqa: D102
+
+    @property
     def is_closing(self) -> bool: ...  # noqa: D102
 
     @property
@@ -60,6 +63,8 @@ class Quic(Protocol):
     def get_timer(self) -> float | None: ...  # noqa: D102
     def handle_timer(self, now: float) -> None: ...  # noqa: D102
     def get_peer_address(self) -> Any: ...  # noqa: D102
+    def use_path(self, addr: Any, now: float) -> None: ...  # noqa: D102
+    def send_backlog_bytes(self) -> int: ...  # noqa: D102
     def send_ping(self, uid: int) -> None: ...  # noqa: D102
     def send_message(self, data: bytes) -> bool: ...  # noqa: D102
     def send_datagram_frame(self, data: bytes) -> None: ...  # noqa: D102
@@ -92,6 +97,7 @@ class Link:
         "keep_alive_at_s",
         "last_data_s",
         "last_received_s",
+        "look_again_at_s",
         "number",
         "partial_messages",
         "path",
@@ -99,6 +105,7 @@ class Link:
         "punched",
         "quic",
         "ready",
+        "silence_at_s",
         "superseded_at_s",
         "timer_at_s",
     )
@@ -130,6 +137,10 @@ class Link:
         """When stream data last arrived."""
         self.last_received_s = 0.0
         """When anything last arrived."""
+        self.silence_at_s: float | None = None
+        """When to ask whether the other side is still there, if no more data has come; see ``peer.recovery``."""
+        self.look_again_at_s = 0.0
+        """When the peer may be looked for anew, should it not answer; see ``peer.recovery``."""
         self.superseded_at_s = 0.0
         self.timer_at_s: float | None = None
         """When it wants to be woken; the table's bookkeeping."""
@@ -150,6 +161,11 @@ class Link:
     def dialled_by_us(self) -> bool:
         """Whether we are the client."""
         return self.dialled is not None
+
+    @property
+    def last_progress_s(self) -> float:
+        """When stream data last arrived or, as long as there is some to send, anything: it may be acknowledged."""
+        return self.last_received_s if self.quic.send_backlog_bytes() else self.last_data_s
 
     def keep_first_flight(self, datagrams: Sequence[bytes], now_s: float) -> None:
         """Remember what a dial began with, and plan to repeat it."""
@@ -175,6 +191,7 @@ class Link:
     def next_deadline_s(self) -> float | None:
         """The earliest of all deadlines of this connection."""
         times = [self.quic.get_timer(), self.handshake_deadline_s, self.keep_alive_at_s, self.drain_at_s]
+        times.append(self.silence_at_s)
         if self.bursts_left_s:
             times.append(self.bursts_left_s[-1])
         return min((at_s for at_s in times if at_s is not None), default=None)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from aioquic.quic.events import ConnectionIdIssued, ConnectionIdRetired, ConnectionTerminated, HandshakeCompleted
 
 from antquic_server.peer.link import Link, Path, Quic
+from antquic_server.peer.recovery import is_silent
 from antquic_server.protocol.raw_public_key import peer_id as derive_peer_id
 from antquic_server.protocol.routing import destination_connection_id_untrusted
 
@@ -115,7 +116,9 @@ class Links:
         if link.dialled_by_us and path is not link.path and path[:2] == link.path[:2]:
             # The same place, described by the kernel instead of by us.
             path = link.path
-        link.last_received_s = now_s
+        if not link.dialled_by_us or path is link.path:
+            # As a client, QUIC takes nothing from an address it does not know (RFC 9000, section 9).
+            link.last_received_s = now_s
         link.quic.receive_datagram(data, path, now_s)
         if not link.dialled_by_us and link.quic.is_pristine and not link.quic.is_closing:
             # An Initial that does not decrypt made it.
@@ -195,6 +198,8 @@ class Links:
             link.keep_alive_at_s = now_s + self._keep_alive_s
             if not link.quic.is_closing:
                 link.quic.send_ping(0)
+        if is_silent(link, now_s) and not link.quic.is_closing:
+            link.quic.send_ping(0)
         timer_s = link.quic.get_timer()
         if timer_s is not None and now_s >= timer_s:
             link.quic.handle_timer(now_s)

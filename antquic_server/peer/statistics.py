@@ -18,6 +18,9 @@ class Tallies:
     successful_hole_punches: int = 0
     failed_hole_punches: int = 0
     coordination_requests: int = 0
+    coordination_answers: int = 0
+    coordination_wait_s: float = 0.0
+    """From each request that was answered to its answer, together."""
     introductions_received: int = 0
     superseded_connections: int = 0
     bytes_sent: int = 0
@@ -36,10 +39,11 @@ class PeerStatistics:
     """
     A snapshot; the names are ant-quic's where it has the figure (``EndpointStats``).
 
-    ``bytes_*`` and ``datagrams_*`` are UDP payloads. ``*_hole_punches`` count attempts through a node
-    in both roles. ``coordination_rejections`` and ``drops`` are by reason. ``nat_mapping`` is how our NAT maps as far
-    as nodes have told, ``nat_port_step`` the distance of the ports it gives out if that can be predicted.
-    ``path_mtu_bytes`` is the largest datagram that goes to each connected peer, by peer id in hexadecimal.
+    ``bytes_*`` and ``datagrams_*`` are UDP payloads. ``*_hole_punches`` count attempts through a node in both roles.
+    ``average_coordination_s`` is from a request to the node's answer, 0 before the first. ``coordination_rejections``
+    and ``drops`` are by reason. ``nat_mapping`` is how our NAT maps as far as nodes have told, ``nat_port_step`` the
+    distance of the ports it gives out if that can be predicted. ``path_mtu_bytes`` is the largest datagram that goes to
+    each connected peer, by peer id in hexadecimal.
     """
 
     active_connections: int
@@ -51,6 +55,8 @@ class PeerStatistics:
     successful_hole_punches: int
     failed_hole_punches: int
     coordination_requests: int
+    coordination_answers: int
+    average_coordination_s: float
     introductions_received: int
     superseded_connections: int
     bytes_sent: int
@@ -71,6 +77,8 @@ class PeerStatistics:
     def of(cls, tallies: Tallies, **facts: Any) -> Self:
         """Make a snapshot of the totals, and of facts that are no totals."""
         totals = {item.name: getattr(tallies, item.name) for item in fields(tallies)}
+        answers, wait_s = tallies.coordination_answers, totals.pop("coordination_wait_s")
+        totals["average_coordination_s"] = wait_s / answers if answers else 0.0
         return cls(**totals | {"coordination_rejections": dict(tallies.coordination_rejections)} | facts)
 
     def as_dict(self) -> dict[str, object]:

@@ -63,6 +63,7 @@ _IPV4_START: Final = bytes((CONTEXT_ID, _FAMILY_IPV4))
 _IPV6_START: Final = bytes((CONTEXT_ID, _FAMILY_IPV6))
 _IPV4_HEADER_BYTES: Final = 8
 _IPV6_HEADER_BYTES: Final = 20
+_MAX_CHUNKS: Final = 256
 _MAX_HEADER_BYTES: Final = 27  # with a context id of eight bytes
 _MAX_HOST_BYTES: Final = 255
 
@@ -169,6 +170,9 @@ class FrameReader:
         """Append what has arrived."""
         self._chunks.append(data)
         self._held_bytes += len(data)
+        if len(self._chunks) > _MAX_CHUNKS:
+            # Bytes that come one by one would take forty times their size.
+            self._chunks = [b"".join(self._chunks)]
 
     def take_untrusted(self) -> list[tuple[bytes, bytes]]:
         """Return the frames that are complete; RelayDecodeError once one is too long, the stream is of no use then."""

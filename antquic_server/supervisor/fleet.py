@@ -315,7 +315,9 @@ class Fleet:
         return None
 
     def _silent(self, worker: WorkerProcess, now_s: float, at_least_s: float = 0.0) -> bool:
-        return self.watch.overdue(worker.last_heartbeat_s, now_s, at_least_s)
+        # A worker that has just said Hello, or was just given its slot, is not judged by the silence before: on a busy
+        # machine it loads for longer than any of the timeouts, and would be killed each time it is ready at last.
+        return self.watch.overdue(max(worker.last_heartbeat_s, worker.changed_s), now_s, at_least_s)
 
     def _spare_timeout_s(self) -> float:
         # A slot that waits must not be given to a spare that does not answer.

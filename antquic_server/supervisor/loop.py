@@ -37,7 +37,7 @@ from antquic_server.supervisor.reload import compare, merge
 from antquic_server.supervisor.status import NodeFacts, NodeStatus
 
 DRAIN_SHARE: Final = 0.6
-KILL_SHARE: Final = 0.85
+KILL_SHARE: Final = 0.75
 """Of the shutdown deadline: what workers get to leave, and when those that have not are killed."""
 
 log = get_logger(__name__)

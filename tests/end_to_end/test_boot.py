@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 
 import antquic_server
-from support.load import descendants, peers_of, run_clients, wait_healthy
-from support.node import Node, StartNode, node_environment
+from support.load import descendants, peers_of, run_clients, until, wait_healthy
+from support.node import REPOSITORY, Node, StartNode, node_environment
 from support.require import require
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.end_to_end
 
+EXAMPLE = REPOSITORY / "docs" / "examples" / "antquic-server.toml"
 CANNOT_BOOT = 3
 BOOT_TIMEOUT_S = 30.0
 ECHO_TIMEOUT_S = 10.0
@@ -92,6 +93,19 @@ def test_node_serves_on_both_families(start_node: StartNode) -> None:
                 for peer in peers:
                     assert await peer.connection.echo(host.encode(), ECHO_TIMEOUT_S) == host.encode()
                     assert peer.observed_address == peer.own_address
+
+    run_clients(story(), timeout_s=30)
+
+
+def test_node_serves_with_the_complete_example_file(start_node: StartNode) -> None:
+    """Every key in the file, only addresses and files of this test's own on the command line: a peer is served."""
+    node = start_node(arguments=["--config", str(EXAMPLE)])
+
+    async def story() -> None:
+        async with peers_of(node, 2) as peers:
+            for peer in peers:
+                await until(lambda peer=peer: peer.observed_address, timeout_s=ECHO_TIMEOUT_S, what="address")  # type: ignore[misc]
+                assert peer.observed_address == peer.own_address
 
     run_clients(story(), timeout_s=30)
 
@@ -253,7 +267,7 @@ def test_root_gives_up_its_rights(
                 assert await peer.connection.echo(b"served", ECHO_TIMEOUT_S) == b"served"
 
     run_clients(story(), timeout_s=30)
-    wait_until(lambda: node.status()["spares"], timeout_s=5.0, what="spare")
+    wait_until(lambda: node.status()["spares"], timeout_s=15.0, what="spare")
     for pid in (node.pid, *descendants(node.pid)):
         assert user_ids(pid) == {nobody}
     victim = node.worker_pids[0]

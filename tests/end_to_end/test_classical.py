@@ -73,7 +73,7 @@ def test_classical_client_is_refused_and_the_node_serves_on(echo_node: Node) -> 
 
     # Workers report their counters with each heartbeat, so the page is a moment behind.
     wait_for_value(
-        lambda: echo_node.total("antquic_handshake_failures_total"), attempts, timeout_s=5.0, what="failures"
+        lambda: echo_node.total("antquic_handshake_failures_total"), attempts, timeout_s=15.0, what="failures"
     )
     wait_for_value(lambda: echo_node.total("antquic_active_connections"), 0, timeout_s=10.0, what="open connections")
     assert echo_node.healthy()

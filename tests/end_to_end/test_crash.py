@@ -18,6 +18,7 @@ from support.load import (
     connect_peers,
     is_alive,
     peers_of,
+    ready_spares,
     run_clients,
     start_peer,
     udp_inodes,
@@ -153,6 +154,7 @@ async def strike_under_load(node: Node, number: signal.Signals) -> Outcome:
     watch = CounterWatch(node)
     tasks = [asyncio.create_task(loop.run(stop)) for loop in loops] + [asyncio.create_task(watch.run(stop))]
     await until(lambda: all(loop.answered >= 3 for loop in loops), timeout_s=20.0, what="three echoes of everybody")
+    await ask(wait_until, lambda: ready_spares(node), timeout_s=20.0, what="spare")
 
     victim = (await ask(lambda: node.worker_pids))[VICTIM]
     struck_at_s = time.monotonic()
@@ -234,11 +236,6 @@ def test_frozen_worker_is_replaced_and_its_clients_are_served_again(start_node: 
     assert outcome.reset_after_s < outcome.ended_after_s + SERVED_AGAIN_S
     assert outcome.slowest_return_s < SERVED_AGAIN_S
     assert node.status()["totals"]["worker_restarts|frozen"] == 1
-
-
-def ready_spares(node: Node) -> list[int]:
-    """Return the process ids of the spares that could take over now."""
-    return [spare["pid"] for spare in node.status()["spares"] if spare["state"] == "spare"]
 
 
 async def echo_once(peers: Sequence[LoadPeer]) -> None:

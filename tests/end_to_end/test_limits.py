@@ -54,7 +54,7 @@ def test_full_node_refuses_and_recovers(start_node: StartNode) -> None:
     def refused() -> bool:
         return bool(node.status()["totals"].get("handshake_failures|max_connections", 0) >= 4)
 
-    wait_until(refused, timeout_s=5.0, what="refusals counted")
+    wait_until(refused, timeout_s=15.0, what="refusals counted")
 
 
 async def until_room(node: Node) -> None:

@@ -99,9 +99,9 @@ def test_node_knows_the_peer_that_authenticates_with_a_raw_key(
         assert result.ok, result.facts
         assert result.group == group
         assert result.facts["client_certificate_type"] == "raw_public_key"
-        wait_until(lambda: echo_node.peer(client_id), timeout_s=5.0, what="directory entry")
+        wait_until(lambda: echo_node.peer(client_id), timeout_s=15.0, what="directory entry")
 
-    wait_until(lambda: not echo_node.peer(client_id), timeout_s=5.0, what="removal from the directory")
+    wait_until(lambda: not echo_node.peer(client_id), timeout_s=15.0, what="removal from the directory")
 
 
 @EVERY_GROUP

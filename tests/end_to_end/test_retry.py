@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -17,6 +18,7 @@ from support.load import (
     ask,
     distinct_first_flights,
     node_port,
+    ready_spares,
     run_clients,
     start_peer,
     until,
@@ -31,6 +33,7 @@ ALWAYS = 'limits.retry="always"'
 TOKEN_LIFETIME_S = 15.0
 FOREIGN_TOKEN = bytes(range(100))
 ECHO_TIMEOUT_S = 10.0
+CALM_TIMEOUT_S = 10.0
 
 
 def count(node: Node, key: str) -> float:
@@ -53,6 +56,18 @@ async def finish(peer: LoadPeer) -> None:
     await peer.connection.wait_connected(HANDSHAKE_TIMEOUT_S)
     assert await peer.connection.echo(b"with a token", ECHO_TIMEOUT_S) == b"with a token"
     peer.leave()
+
+
+async def until_unpressed(connect: Callable[[], Awaitable[int]]) -> None:
+    """
+    Connect until it takes no Retry.
+
+    A worker whose loop lags by a quarter of a second asks for one, as on a machine where others are busy too, and
+    learns that the pressure is gone from the next Initial it sees.
+    """
+    deadline_s = time.monotonic() + CALM_TIMEOUT_S
+    while await connect():
+        assert time.monotonic() < deadline_s, "Retry is on for no reason"
 
 
 async def expect_invalid_token(peer: LoadPeer) -> None:
@@ -82,9 +97,9 @@ def test_handshake_completes_with_a_retry(start_node: StartNode) -> None:
 
     run_clients(story(), timeout_s=30)
 
-    wait_for_value(lambda: count(node, "tokens|valid"), 1, timeout_s=5.0, what="valid tokens")
+    wait_for_value(lambda: count(node, "tokens|valid"), 1, timeout_s=15.0, what="valid tokens")
     # A later heartbeat than the token's may bring it.
-    wait_for_value(lambda: count(node, "handshakes|ant_quic"), 1, timeout_s=5.0, what="handshakes")
+    wait_for_value(lambda: count(node, "handshakes|ant_quic"), 1, timeout_s=15.0, what="handshakes")
     assert count(node, "retries") >= 1
 
 
@@ -93,6 +108,8 @@ def test_token_outlives_the_worker_that_made_it(start_node: StartNode) -> None:
     node = start_node(workers=2, echo=True, settings=[ALWAYS])
 
     async def story() -> None:
+        # The token lives for 15 s, which a process that is only being started could take on a busy machine.
+        await ask(wait_until, lambda: ready_spares(node), timeout_s=40.0, what="spare")
         peer = await stop_before_second_flight(node)
         victim = node.worker_pids[peer.slot]
         os.kill(victim, signal.SIGKILL)
@@ -101,9 +118,9 @@ def test_token_outlives_the_worker_that_made_it(start_node: StartNode) -> None:
         await finish(peer)
         assert peer.connection.quic._retry_count == 1
 
-    run_clients(story(), timeout_s=40)
+    run_clients(story(), timeout_s=100)
 
-    wait_until(lambda: count(node, "tokens|valid") >= 1, timeout_s=5.0, what="valid token")
+    wait_until(lambda: count(node, "tokens|valid") >= 1, timeout_s=15.0, what="valid token")
     assert count(node, "tokens|foreign") == 0
     assert count(node, "tokens|invalid") == 0
 
@@ -122,7 +139,7 @@ def test_token_of_another_address_is_refused(start_node: StartNode) -> None:
 
     run_clients(story(), timeout_s=30)
 
-    wait_until(lambda: count(node, "tokens|invalid") >= 1, timeout_s=5.0, what="invalid token")
+    wait_until(lambda: count(node, "tokens|invalid") >= 1, timeout_s=15.0, what="invalid token")
     assert count(node, "handshake_failures|invalid_token") >= 1
 
 
@@ -149,21 +166,27 @@ def test_token_of_another_node_counts_as_none(start_node: StartNode, mode: str, 
     """ant-quic peers present tokens that other nodes issued: they are served as if they had none."""
     node = start_node(workers=1, echo=True, settings=[f'limits.retry="{mode}"'])
 
-    async def story() -> None:
+    async def connect() -> int:
         # The first flight is lost; its repetition carries the token.
         peer = start_peer(node, holding=True)
         peer.client.take_held()
         peer.connection.quic._peer_token = FOREIGN_TOKEN
         peer.client.holding = False
-        await peer.connection.wait_connected(HANDSHAKE_TIMEOUT_S)
-        assert peer.connection.quic._retry_count == retries
         await finish(peer)
+        return int(peer.connection.quic._retry_count)
 
-    run_clients(story(), timeout_s=30)
+    async def story() -> None:
+        if mode == "auto":
+            await until_unpressed(connect)
+        else:
+            assert await connect() == retries
 
-    wait_until(lambda: count(node, "tokens|foreign") >= 1, timeout_s=5.0, what="foreign token")
+    run_clients(story(), timeout_s=40)
+
+    wait_until(lambda: count(node, "tokens|foreign") >= 1, timeout_s=15.0, what="foreign token")
     assert count(node, "tokens|invalid") == 0
-    assert bool(count(node, "retries")) == bool(retries)
+    if mode != "auto":
+        assert bool(count(node, "retries")) == bool(retries)
 
 
 WORKERS = 2
@@ -207,7 +230,7 @@ def test_pressure_switches_retry_on_and_its_end_switches_it_off(start_node: Star
     )
 
     async def story() -> None:
-        assert await connect_honestly(node) == 0, "no Retry without pressure"
+        await until_unpressed(lambda: connect_honestly(node))
         half_open, retries = await flood_and_connect(node)
         # An honest client with its token comes on top.
         assert max(half_open) <= WORKERS * (THRESHOLD + 1)
@@ -216,14 +239,11 @@ def test_pressure_switches_retry_on_and_its_end_switches_it_off(start_node: Star
         await ask(
             wait_until, lambda: count(node, "handshakes_in_flight") == 0, timeout_s=15.0, what="end of the handshakes"
         )
-        # A worker learns that the pressure is gone from the next Initial it sees; a loaded machine may keep it up.
-        deadline_s = time.monotonic() + 10.0
-        while await connect_honestly(node):
-            assert time.monotonic() < deadline_s, "Retry is still on"
+        await until_unpressed(lambda: connect_honestly(node))
 
     run_clients(story(), timeout_s=60)
 
     sent = BATCHES * FLIGHTS_PER_BATCH
-    wait_until(lambda: count(node, "handshakes|ant_quic") >= BATCHES + 2, timeout_s=5.0, what="honest handshakes")
+    wait_until(lambda: count(node, "handshakes|ant_quic") >= BATCHES + 2, timeout_s=15.0, what="honest handshakes")
     assert count(node, "retries") >= sent / 2
     assert count(node, "handshake_failures|handshake_timeout") <= sent / 2

@@ -45,7 +45,7 @@ async def stop_and_watch(node: Node, number: signal.Signals) -> tuple[list[LoadP
 async def until_closed(peers: list[LoadPeer]) -> None:
     """Wait until every connection has ended."""
     await asyncio.gather(
-        *(until(peer.connection.closed.is_set, timeout_s=5.0, what=f"close of {peer.peer_id}") for peer in peers)
+        *(until(peer.connection.closed.is_set, timeout_s=15.0, what=f"close of {peer.peer_id}") for peer in peers)
     )
 
 
@@ -86,7 +86,10 @@ def test_signal_closes_every_connection_and_ends_the_node(start_node: StartNode,
 
 def test_frozen_worker_does_not_hold_up_the_end(start_node: StartNode) -> None:
     """The clients of the others are told, the frozen one is killed, and the node ends within its deadline."""
-    node = start_node(workers=WORKERS, echo=True, settings=UNLIMITED_RATES)
+    # It is killed after three quarters of the deadline: a long one leaves a busy machine seconds for the rest.
+    deadline_s = 2 * SHUTDOWN_DEADLINE_S
+    settings = [*UNLIMITED_RATES, f"endpoint.shutdown_deadline_s={deadline_s}"]
+    node = start_node(workers=WORKERS, echo=True, settings=settings)
     family = processes(node)
 
     async def story() -> float:
@@ -97,9 +100,9 @@ def test_frozen_worker_does_not_hold_up_the_end(start_node: StartNode) -> None:
         started_s = time.monotonic()
         os.kill(node.pid, signal.SIGTERM)
         left = [worker for worker in workers if worker != workers[frozen]]
-        await until(lambda: not any(map(is_alive, left)), timeout_s=SHUTDOWN_DEADLINE_S, what="end of the others")
+        await until(lambda: not any(map(is_alive, left)), timeout_s=deadline_s, what="end of the others")
         late = [start_peer(node) for _ in range(8)]
-        await until(lambda: not is_alive(node.pid), timeout_s=2 * SHUTDOWN_DEADLINE_S, what="end of the node")
+        await until(lambda: not is_alive(node.pid), timeout_s=2 * deadline_s, what="end of the node")
         took_s = time.monotonic() - started_s
         assert not any(peer.connection.connected.is_set() for peer in late), "nobody is let in any more"
         told = [peer for peer in peers if peer.slot != frozen]
@@ -107,10 +110,10 @@ def test_frozen_worker_does_not_hold_up_the_end(start_node: StartNode) -> None:
         check_told(told)
         return took_s
 
-    took_s = run_clients(story(), timeout_s=40)
+    took_s = run_clients(story(), timeout_s=60)
 
     print(f"with a frozen worker: ended after {took_s:.2f} s")
-    assert took_s < SHUTDOWN_DEADLINE_S
+    assert took_s < deadline_s
     assert node.stop() == 0
     assert not [pid for pid in family if is_alive(pid)]
 
@@ -136,7 +139,7 @@ def test_second_signal_ends_the_node_at_once(start_doomed_node: Callable[..., No
     os.kill(node.worker_pids[1], signal.SIGSTOP)
 
     os.kill(node.pid, signal.SIGTERM)
-    wait_until(lambda: not node.healthy(), timeout_s=5.0, what="drain")
+    wait_until(lambda: not node.healthy(), timeout_s=15.0, what="drain")
     started_s = time.monotonic()
     os.kill(node.pid, signal.SIGTERM)
     wait_until(lambda: not is_alive(node.pid), timeout_s=20.0, what="end of the node")

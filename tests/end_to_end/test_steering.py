@@ -66,7 +66,7 @@ def check_directory(node: Node, peers: list[LoadPeer]) -> None:
         def place(peer: LoadPeer = peer) -> list[tuple[Any, ...]]:
             return [(item["slot"], item["host"], item["port"]) for item in node.peer(peer.peer_id)]
 
-        wait_for_value(place, [expected], timeout_s=5.0, what=f"place of {peer.peer_id}")
+        wait_for_value(place, [expected], timeout_s=15.0, what=f"place of {peer.peer_id}")
 
 
 def received_by_slot(node: Node, total: int) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def received_by_slot(node: Node, total: int) -> dict[str, Any]:
         status = node.status()
         return status if sum(worker_counts(status, "datagrams_received")) >= total else None
 
-    status = wait_until(complete, timeout_s=5.0, what=f"{total} datagrams in the workers' counts")
+    status = wait_until(complete, timeout_s=15.0, what=f"{total} datagrams in the workers' counts")
     assert status is not None
     return status
 
@@ -100,7 +100,7 @@ def test_every_datagram_arrives_at_its_worker(start_node: StartNode, workers: in
     node = start_node(workers=workers, echo=True, settings=UNLIMITED_RATES, arguments=["--listen", "[::1]:0"])
     assert node.status()["node"]["steered"]
 
-    owners, sent = run_clients(move_all(node, connections, host), timeout_s=60)
+    owners, sent = run_clients(move_all(node, connections, host), timeout_s=120)
 
     status = received_by_slot(node, sent.total())
     assert sum(worker_counts(status, "misrouted_forwarded")) == 0
@@ -182,7 +182,7 @@ def test_a_train_of_two_connections_is_taken_apart(start_node: StartNode) -> Non
         forwarded = sum(worker_counts(status, "misrouted_forwarded"))
         return status if forwarded == sum(worker_counts(status, "misrouted_received")) == strays else None
 
-    status = wait_until(settled, timeout_s=5.0, what=f"{strays} strays forwarded and received")
+    status = wait_until(settled, timeout_s=15.0, what=f"{strays} strays forwarded and received")
     assert status is not None
     assert not drops_besides_late_ones(status)
     assert sum(worker_counts(status, "stateless_resets")) == 0

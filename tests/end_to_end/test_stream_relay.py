@@ -271,6 +271,7 @@ def test_death_of_a_worker_ends_its_own_sessions_only(start_node: StartNode) -> 
             relays = {slot: await RelayClient.open(peer.connection) for slot, peer in peers.items()}
             for relay in relays.values():
                 await delivered(relay, party, os.urandom(1000))
+            await ask(wait_until, lambda: _ready_spares(node), timeout_s=20.0, what="spare")
             pids = await ask(lambda: node.worker_pids)
             os.kill(pids[0], signal.SIGKILL)
             died_s = time.monotonic()
@@ -289,6 +290,10 @@ def test_death_of_a_worker_ends_its_own_sessions_only(start_node: StartNode) -> 
             await metric_reaches(node, 2, "relay_sessions")
 
     run_clients(story(), timeout_s=60)
+
+
+def _ready_spares(node: Node) -> list[int]:
+    return [spare["pid"] for spare in node.status()["spares"] if spare["state"] == "spare"]
 
 
 async def _open_again(node: Node, lost: RelayClient, died_s: float) -> RelayClient:

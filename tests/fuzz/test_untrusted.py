@@ -55,7 +55,6 @@ from antquic_server.protocol.relay_control import (
     decode_channel_message_untrusted,
     encode_channel_message,
 )
-from antquic_server.protocol.relay_limits import RelayMode
 from antquic_server.protocol.relay_stream import (
     BIND_REQUEST,
     ConnectUdpResponse,
@@ -161,9 +160,7 @@ def _channel_table() -> ChannelTable:
         secret=bytes(32),
         unknowns_per_s=1e9,
     )
-    session = SessionMeter(
-        number=1, mode=RelayMode.CHANNEL, rate_bytes_per_s=1e9, burst_bytes=1e9, share=TokenBucket(1e9, 1e9)
-    )
+    session = SessionMeter(number=1, rate_bytes_per_s=1e9, burst_bytes=1e9, share=TokenBucket(1e9, 1e9))
     keys = {"initiator_key": INITIATOR_KEY, "target_key": TARGET_KEY}
     table.add(Channel(CHANNEL_ID, **keys, session=session, now_s=0.0))
     table.receive_untrusted(encode_bind(CHANNEL_ID, 1, INITIATOR_KEY), PATH, 0.0)
@@ -251,6 +248,12 @@ def _feed_token(data: bytes) -> None:
     SEALER.open_untrusted(token=data, address=ADDRESS, destination_connection_id=CID, now_s=1e9)
 
 
+def _feed_table(data: bytes) -> None:
+    # What is shorter or of another kind is never given to it.
+    if len(data) >= 8:
+        CHANNEL_TABLE.receive_untrusted(data, PATH, 0.0)
+
+
 class _Nowhere:
     """A socket that takes everything."""
 
@@ -303,13 +306,6 @@ RELAY_RESPONSES = [
     encode_response(ConnectUdpResponse(status=503, reason="peer_sessions")),
 ]
 
-
-def _feed_table(data: bytes) -> None:
-    # What is shorter or of another kind is never given to it.
-    if len(data) >= 8:
-        CHANNEL_TABLE.receive_untrusted(data, PATH, 0.0)
-
-
 FORGE = Forge(1)
 DATAGRAMS = [datagram for _ in range(50) for datagram in FORGE.next_datagrams()]
 
@@ -346,6 +342,16 @@ FEEDS: dict[str, tuple[Feed, list[bytes]]] = {
         decode_subject_public_key_info_untrusted,
         [encode_subject_public_key_info(bytes(1952))],
     ),
+    "antquic_server.protocol.relay_channel.bind_counter_untrusted": (bind_counter_untrusted, [BIND]),
+    "antquic_server.protocol.relay_channel.unknown_token_untrusted": (unknown_token_untrusted, [UNKNOWN]),
+    "antquic_server.protocol.relay_channel.verify_leg_untrusted": (
+        lambda data: verify_leg_untrusted(data, TARGET_KEY),
+        [BIND],
+    ),
+    "antquic_server.protocol.relay_control.decode_channel_message_untrusted": (
+        decode_channel_message_untrusted,
+        CHANNEL_MESSAGES,
+    ),
     "antquic_server.protocol.relay_stream.FrameReader.take_untrusted": (_feed_reader, RELAY_FRAMES),
     "antquic_server.protocol.relay_stream.MessageReader.next_untrusted": (
         _feed_messages,
@@ -359,16 +365,6 @@ FEEDS: dict[str, tuple[Feed, list[bytes]]] = {
     "antquic_server.protocol.relay_stream.decode_response_untrusted": (
         decode_response_untrusted,
         [item[4:] for item in RELAY_RESPONSES],
-    ),
-    "antquic_server.protocol.relay_channel.bind_counter_untrusted": (bind_counter_untrusted, [BIND]),
-    "antquic_server.protocol.relay_channel.unknown_token_untrusted": (unknown_token_untrusted, [UNKNOWN]),
-    "antquic_server.protocol.relay_channel.verify_leg_untrusted": (
-        lambda data: verify_leg_untrusted(data, TARGET_KEY),
-        [BIND],
-    ),
-    "antquic_server.protocol.relay_control.decode_channel_message_untrusted": (
-        decode_channel_message_untrusted,
-        CHANNEL_MESSAGES,
     ),
     "antquic_server.protocol.retry_token.RetryTokenSealer.open_untrusted": (_feed_token, [TOKEN]),
     "antquic_server.protocol.routing.destination_connection_id_untrusted": (

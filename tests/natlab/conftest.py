@@ -1,11 +1,13 @@
 """A lab for the tests of this directory; they are skipped where there can be none."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from antquic_server.natlab.lab import Lab
 from antquic_server.natlab.namespaces import LabUnavailableError, find_tools
+from support.behind_nats import Meet
 from support.require import require
 
 
@@ -30,3 +32,9 @@ def lab_v6(_lab_is_possible: None) -> Iterator[Lab]:
     """Return a fresh lab with IPv6."""
     with Lab(ipv6=True) as lab:
         yield lab
+
+
+@pytest.fixture
+def meet(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Meet:
+    """Return what runs a story with a peer behind each of two NATs and a node with two addresses."""
+    return Meet(lab, tmp_path, monkeypatch)

@@ -19,8 +19,16 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("_lab_is_possible"
 
 NAMESPACES = Path("/run/netns")
 DEADLINE_S = 10.0
-SCRIPT = """
-import sys, time
+IMPATIENCE_S = 60.0
+PREFACE = """
+import signal, sys, time
+# Whoever runs the tests in the background may have it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
+
+SCRIPT = (
+    PREFACE
+    + """
 from antquic_server.natlab.lab import Lab
 from antquic_server.natlab.model import Nat
 with Lab() as lab:
@@ -29,6 +37,7 @@ with Lab() as lab:
     print(sleeper.pid, flush=True)
     {body}
 """
+)
 
 
 def names_of(pid: int) -> list[str]:
@@ -51,6 +60,15 @@ def wait_until_dead(pid: int) -> None:
     while is_alive(pid) and time.monotonic() < deadline_s:
         time.sleep(0.01)
     assert not is_alive(pid)
+
+
+def send_until_it_ends(process: "subprocess.Popen[str]", number: signal.Signals, *, pause_s: float) -> None:
+    """Be impatient."""
+    deadline_s = time.monotonic() + IMPATIENCE_S
+    while process.poll() is None:
+        assert time.monotonic() < deadline_s, "it does not end"
+        process.send_signal(number)
+        time.sleep(pause_s)
 
 
 class LabProcess:
@@ -99,12 +117,67 @@ def test_a_signal_removes_everything(lab_process: LabProcess, number: signal.Sig
     assert not is_alive(lab_process.sleeper_pid)
 
 
+MATRIX = (
+    PREFACE
+    + """
+from antquic_server.natlab.matrix import all_cells, run_matrix
+from antquic_server.natlab.model import KINDS
+
+def trial(lab, cell):
+    sleeper = lab.popen("a", ["sleep", "600"])
+    sys.stdout.write(f"{sleeper.pid}\\n")
+    sys.stdout.flush()
+    sleeper.wait()
+    lab.popen("a", ["sleep", "600"])
+    raise AssertionError("a program could be started in a lab that is closed")
+
+list(run_matrix(all_cells([KINDS["cgnat"], KINDS["full-cone"]]), trial,
+                prediction=True, at_once=3))
+"""
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_all_meetings_that_go_on(number: signal.Signals) -> None:
+    """Each has a lab, and threads wait for its programs; impatience makes no difference."""
+    environment = {name: value for name, value in node_environment().items() if not name.startswith("COVERAGE_")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", MATRIX], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True
+    )
+    try:
+        assert process.stdout is not None
+        sleepers = [int(process.stdout.readline()) for _ in range(3)]
+        assert len(names_of(process.pid)) >= 3 * 7
+
+        send_until_it_ends(process, number, pause_s=0.05)
+        assert names_of(process.pid) == []
+        for sleeper in sleepers:
+            wait_until_dead(sleeper)
+    finally:
+        process.kill()
+        process.communicate()
+        cli.main(["natlab", "clean"])
+
+
+def test_labs_that_overlap_put_the_handlers_back_with_the_last() -> None:
+    """Whichever was opened first: until the last is closed, a signal must unwind."""
+    found = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        first, second = Lab(), Lab()
+        first.__enter__()
+        second.__enter__()
+        first.close()
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        second.close()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, found)
+
+
 def test_an_impatient_second_signal_does_not_interrupt_the_removal(lab_process: LabProcess) -> None:
     """However often Ctrl-C is pressed, the namespaces go."""
     process = lab_process.process
-    while process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.001)
+    send_until_it_ends(process, signal.SIGINT, pause_s=0.001)
 
     assert names_of(process.pid) == []
 

@@ -1,6 +1,7 @@
 """Conditions beside mapping and filtering: rebinding, lifetime, loss, blocked UDP, IPv6."""
 
 import socket
+import threading
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from antquic_server.natlab.model import KINDS, Filtering, Mapping, Nat, Ports
 pytestmark = pytest.mark.end_to_end
 
 TIMEOUT_S = 2.0
+REBINDINGS = 5
 GRACE_S = 0.05
 """For packets that must not come; those that come take microseconds."""
 
@@ -51,6 +53,32 @@ def test_rebinding_gives_a_new_port_and_closes_the_old_one(lab: Lab, mapping: Ma
     assert after[0] == before[0]
     assert after[1] != before[1]
     assert arrives(server, after, client)
+
+
+def test_rebinding_gives_a_new_port_under_traffic_as_well(lab: Lab) -> None:
+    """Packets that pass while the router forgets do not teach it the old ports again."""
+    lab.nat("A", KINDS["port-restricted"].nat)
+    server, client = lab.udp_socket("node", ("198.18.0.1", 0)), lab.udp_socket("a")
+    at_rest = threading.Event()
+
+    def chatter() -> None:
+        while not at_rest.is_set():
+            client.sendto(b"chatter", server.getsockname())
+
+    before = outside(client, server)
+    talking = threading.Thread(target=chatter)
+    talking.start()
+    try:
+        for _ in range(REBINDINGS):
+            lab.rebind("A")
+    finally:
+        at_rest.set()
+        talking.join()
+    while _drain(server):
+        pass
+    seen = {before, outside(client, server)}
+    assert len(seen) == 2
+    assert not arrives(server, before, client)
 
 
 def test_rebinding_behind_a_carrier(lab: Lab) -> None:

@@ -77,18 +77,24 @@ def test_pair_is_relayed_and_counters_pass(divided_lab: Lab, tmp_path: Path) -> 
 
 
 def test_data_arrives_unharmed(divided_lab: Lab, tmp_path: Path) -> None:
-    """``--send-to`` says that every checksum was right, and so does the receiver."""
+    """
+    ``--send-to`` says that every checksum was right, and so does the receiver.
+
+    The node listens on all its addresses: the session is at the one that its peer has dialled.
+    """
     lab = divided_lab
+    everywhere, dialled = "0.0.0.0:4433", "198.18.0.2:4433"
     with (
-        lab_node(lab, tmp_path, NODE, arguments=("--workers", "2", *WELL_PAID)),
-        lab_peer(lab, "a", tmp_path, [NODE], "--verify-data") as target,
+        lab_node(lab, tmp_path, everywhere, arguments=("--workers", "2", *WELL_PAID)) as node,
+        lab_peer(lab, "a", tmp_path, [dialled], "--verify-data") as target,
     ):
         send = ("--send-to", target.peer_id, "--generate-data", str(PAYLOAD_BYTES))
-        with lab_peer(lab, "b", tmp_path, [NODE], "--connect", target.outside_address, *send) as initiator:
+        with lab_peer(lab, "b", tmp_path, [dialled], "--connect", target.outside_address, *send) as initiator:
             sent = initiator.wait("send_to_complete", timeout_s=90.0)
             assert sent["sha_ok"] is True
             assert sent["failures"] == 0
             assert initiator.wait("peer_connected", target.peer_id)["connection_type"] == "relayed"
+            assert session_address(node).startswith("198.18.0.2:")
             # The program has two readers that share what arrives; only one of them checks sums.
             wait_until(lambda: len(target.events("data_received")) == sent["chunks"], timeout_s=20.0, what="all chunks")
             assert all(message.get("sha_match", True) for message in target.events("data_received"))

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
@@ -11,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from support.json_lines import JsonLineProcess
+from support.udp_sockets import udp_sockets
 
 __all__ = ["ANT_QUIC_VERSION", "AntQuicPeer", "find_program"]
 
@@ -97,8 +99,15 @@ class AntQuicPeer:
 
     @property
     def listen_port(self) -> int:
-        """The UDP port the peer is bound to; waits for the line that says it."""
-        return port_of(self.wait_for("local_identity", timeout_s=20.0)["addr"])
+        """
+        The UDP port the peer has on IPv4; waits for the line that says it is bound.
+
+        That line names the IPv6 port. It is the same one, unless somebody had it on IPv4 when the peer wanted it: so
+        the kernel is asked.
+        """
+        self.wait_for("local_identity", timeout_s=20.0)
+        (port,) = {item.port for item in udp_sockets(self._process.pid) if item.family == socket.AF_INET}
+        return port
 
     def events(self, event: str) -> list[Message]:
         """Return the messages of one event so far, oldest first."""

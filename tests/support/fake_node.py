@@ -25,6 +25,8 @@ from support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
+PATIENCE_S = 30.0
+"""Longer than a start or an end takes on a machine that does other things as well."""
 DEFAULTS = ("endpoint.listen=['127.0.0.1:0']", "admin.listen='127.0.0.1:0'", "endpoint.workers=2")
 
 
@@ -70,7 +72,7 @@ class FakeNode:
     @property
     def ready(self) -> dict[str, Any]:
         """The ready line; waits for it."""
-        wait_until(lambda: self.output or self.process.poll() is not None, timeout_s=20, what="ready line")
+        wait_until(lambda: self.output or self.process.poll() is not None, timeout_s=PATIENCE_S, what="ready line")
         assert self.output, "".join(self.errors)
         facts: dict[str, Any] = json.loads(self.output[0])
         return facts
@@ -94,7 +96,7 @@ class FakeNode:
         """Return the process ids of the ready workers, by slot."""
         return [row["pid"] for row in self.status()["workers"] if row["state"] == "ready"]
 
-    def wait_for_slots(self, count: int, *, besides: Sequence[int] = (), timeout_s: float = 10) -> list[int]:
+    def wait_for_slots(self, count: int, *, besides: Sequence[int] = (), timeout_s: float = PATIENCE_S) -> list[int]:
         """Return the ready workers' process ids once there are ``count``, none of them in ``besides``."""
 
         def look() -> list[int]:
@@ -107,7 +109,7 @@ class FakeNode:
         """Send the supervisor a signal."""
         self.process.send_signal(number)
 
-    def wait(self, timeout_s: float = 10) -> int:
+    def wait(self, timeout_s: float = PATIENCE_S) -> int:
         """Return the exit code; everything written is in ``output`` and ``errors`` then."""
         exit_code = self.process.wait(timeout_s)
         for reader, stream in zip(self._readers, self._streams, strict=True):

@@ -31,6 +31,7 @@ from antquic_server.protocol.raw_public_key import peer_id as derive_peer_id
 from antquic_server.protocol.routing import LONG_HEADER_CONNECTION_ID_OFFSET, STEERING_BYTE_INDEX, owner_slot
 from antquic_server.protocol.seam.tls_context import SigningKey
 from support.node import Node
+from support.udp_sockets import udp_sockets
 from support.waiting import wait_until
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "is_alive",
     "node_port",
     "peers_of",
+    "ready_spares",
     "run_clients",
     "start_peer",
     "udp_inodes",
@@ -75,12 +77,13 @@ _open_clients: "WeakSet[WatchedClient]" = WeakSet()
 
 
 class WatchedSocket(UdpSocket):
-    """A socket that notes the slot each datagram is for and can hold datagrams back."""
+    """A socket that counts, notes the slot each datagram is for and can hold datagrams back."""
 
     def __init__(self, udp: UdpSocket, *, workers: int, offloads: bool, holding: bool) -> None:
         super().__init__(udp.sock, wildcard=False, offloads=offloads)
         self.workers = workers
         self.sent_to: Counter[int] = Counter()
+        self.traffic: Counter[str] = Counter()
         self.holding = holding
         self.held: list[tuple[PathAddress, bytes]] = []
 
@@ -91,7 +94,14 @@ class WatchedSocket(UdpSocket):
             return SendResult(len(datagrams), 0, 0)
         for datagram in datagrams:
             self.sent_to[owner_slot(datagram, self.workers)] += 1
+        self.traffic.update(datagrams_sent=len(datagrams), bytes_sent=sum(map(len, datagrams)))
         return super().send(path, datagrams)
+
+    def receive_datagrams(self, limit: int = 64) -> list[tuple[bytes, PathAddress]]:
+        """Receive as the base class does."""
+        received = super().receive_datagrams(limit)
+        self.traffic.update(datagrams_received=len(received), bytes_received=sum(len(data) for data, _ in received))
+        return received
 
 
 class WatchedClient(LoadClient):
@@ -112,6 +122,11 @@ class WatchedClient(LoadClient):
     def sent_to(self) -> Counter[int]:
         """Datagrams sent, by the slot their connection ID names."""
         return sum((sock.sent_to for sock in self._watched), Counter())
+
+    @property
+    def traffic(self) -> Counter[str]:
+        """``datagrams_sent``, ``bytes_sent``, ``datagrams_received`` and ``bytes_received``, over all sockets."""
+        return sum((sock.traffic for sock in self._watched), Counter())
 
     @property
     def holding(self) -> bool:
@@ -313,7 +328,12 @@ def wait_healthy(node: Node, *, besides: Sequence[int] = ()) -> list[int]:
         pids = [worker["pid"] for worker in status["workers"]]
         return pids if status["node"]["healthy"] and not set(pids) & set(besides) else []
 
-    return wait_until(look, timeout_s=20.0, what=f"ready workers other than {besides}")
+    return wait_until(look, timeout_s=40.0, what=f"ready workers other than {besides}")
+
+
+def ready_spares(node: Node) -> list[int]:
+    """Return the process ids of the spares that could take over now."""
+    return [spare["pid"] for spare in node.status()["spares"] if spare["state"] == "spare"]
 
 
 def is_alive(pid: int) -> bool:
@@ -341,17 +361,7 @@ def descendants(pid: int) -> list[int]:
 
 def udp_inodes(pid: int) -> frozenset[int]:
     """Return the inode numbers of the UDP sockets a process has open."""
-    tables = [Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:] for name in ("udp", "udp6")]
-    every = {int(line.split()[9]) for table in tables for line in table}
-    own: set[int] = set()
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            target = str(link.readlink())
-        except FileNotFoundError:
-            continue
-        if target.startswith("socket:["):
-            own.add(int(target[8:-1]))
-    return frozenset(own & every)
+    return frozenset(item.inode for item in udp_sockets(pid))
 
 
 def distinct_first_flights(node: Node, count: int) -> Iterator[list[bytes]]:

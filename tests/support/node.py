@@ -18,9 +18,9 @@ from support.json_lines import JsonLineProcess
 __all__ = ["REPOSITORY", "Node", "StartNode", "node_environment", "running_node"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-READY_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 15.0
-ADMIN_TIMEOUT_S = 5.0
+READY_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
+ADMIN_TIMEOUT_S = 10.0
 TRACEBACK = "Traceback (most recent call last)"
 
 

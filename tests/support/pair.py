@@ -198,6 +198,7 @@ class Pair:
     ) -> None:
         self.client = client or client_connection()
         self.client_address = CLIENT_ADDRESS
+        self.server_address = SERVER_ADDRESS
         self.client_events: list[QuicEvent] = []
         self.server_events: list[QuicEvent] = []
         self.sent: list[Datagram] = []
@@ -317,7 +318,7 @@ class Pair:
         if not to_server:
             # The address the client has left is a NAT mapping that is gone.
             if address == self.client_address:
-                self.client.receive_datagram(data, SERVER_ADDRESS, self.now_s)
+                self.client.receive_datagram(data, self.server_address, self.now_s)
             return
         headers = list(packet_headers(data))
         if self._server is None:
@@ -332,6 +333,8 @@ class Pair:
     def _flush_end(self, end: NodeQuicConnection, *, from_client: bool) -> None:
         self._collect_events(end, from_client=from_client)
         for data, address in end.datagrams_to_send(self.now_s):
+            if from_client and address != self.server_address:
+                continue  # Nobody is there any more.
             self._send(data, from_client=from_client, address=self.client_address if from_client else address)
         self._collect_events(end, from_client=from_client)
 

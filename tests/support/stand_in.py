@@ -57,6 +57,7 @@ class StandIn:
         self._unacknowledged: dict[int, bytes] = {}
         self._seen: set[int] = set()
         self._next_message = 0
+        self._pinging = False
         self._retry_at_s: float | None = None
         self._retries = 0
         self._idle_at_s = float("inf")
@@ -117,14 +118,32 @@ class StandIn:
             elif self._is_client:
                 self._out.append(("finished", None))
             self._out += [("message", item) for item in self._unacknowledged.items()]
+            self._out += [("ping", 0)] if self._pinging else []
 
     def get_peer_address(self) -> Any:
         """Return where datagrams go."""
         return self._addr
 
+    @property
+    def unanswered_probes(self) -> int:
+        """Repetitions in a row without any acknowledgement."""
+        return self._retries if self.handshake_complete and self._retry_at_s is not None else 0
+
+    def use_path(self, addr: Any, now: float) -> None:
+        """Go on at another address."""
+        self._addr, self._retries = addr, 0
+        self._out += [("message", item) for item in self._unacknowledged.items()]
+
+    def send_backlog_bytes(self) -> int:
+        """Bytes of messages not yet acknowledged."""
+        return sum(map(len, self._unacknowledged.values()))
+
     def send_ping(self, uid: int) -> None:
-        """Send something that is answered."""
+        """Send something that is answered, and again until it is."""
         self._out.append(("ping", uid))
+        if not self._pinging:
+            self._pinging = True
+            self._retries, self._retry_at_s = 0, self._now_s + PTO_S
 
     def send_message(self, data: bytes) -> bool:
         """Send a message, reliably."""
@@ -184,6 +203,8 @@ class StandIn:
 
     def _receive_acknowledge(self, _remote_cid: bytes, number: int) -> None:
         self._unacknowledged.pop(number, None)
+        self._pinging = False
+        self._retries = 0
         if not self._unacknowledged:
             self._retry_at_s = None
 

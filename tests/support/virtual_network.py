@@ -146,6 +146,13 @@ class Nat:
         self._sessions[inside, remote] = port
         return inside
 
+    def rebind(self) -> None:
+        """Forget every mapping: what is sent from now on comes from new ports, what arrives at old ones is dropped."""
+        self._mappings.clear()
+        self._inside.clear()
+        self._talked.clear()
+        self._sessions.clear()
+
     def _new_port(self) -> int:
         while True:
             if self.kind.step:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -32,6 +33,7 @@ from antquic_server.net.stray import make_stray_pairs
 from antquic_server.protocol.raw_public_key import peer_id
 from support.in_process import make_assign, run, settings_with
 from support.pair import node_key, pool
+from workers import bootstrap
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOT_TIMEOUT_S = 20.0
@@ -161,6 +163,22 @@ def test_worker_that_cannot_serve_says_why() -> None:
         process.send(assign)
         assert "descriptor" in process.wait_for(BootFailed).reason
         assert process.wait_exit() == ExitCode.CANNOT_BOOT
+
+
+@pytest.mark.parametrize("error", [None, ValueError, OSError])
+def test_descriptors_are_as_many_as_allowed(monkeypatch: pytest.MonkeyPatch, error: type[Exception] | None) -> None:
+    """The soft limit is raised to the hard one, and stays where that is refused."""
+    asked: list[tuple[int, int]] = []
+
+    def change(_: int, limits: tuple[int, int]) -> None:
+        asked.append(limits)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 5000))
+    monkeypatch.setattr(resource, "setrlimit", change)
+    bootstrap._take_descriptors()
+    assert asked == [(5000, 5000)]
 
 
 @pytest.mark.parametrize("value", [None, "", "x", "-1"])

@@ -5,7 +5,6 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -106,13 +105,11 @@ class FakeWorker:
         note = self.introductions.append
         self.coordination = SimpleNamespace(introduce=note, introduced=note)
         self.relayed: list[Message] = []
-        self.relay_streams = SimpleNamespace(
-            handle_message=lambda message: None, drain=lambda: self.endpoint.calls.append("drain relay")
-        )
-        self.relay_calls: list[str] = []
         self.relay = SimpleNamespace(
             handle_message=self.relayed.append,
-            **{name: partial(self.relay_calls.append, name) for name in ("start", "stop", "drain")},
+            start=lambda: self.endpoint.calls.append("start relay"),
+            stop=lambda: self.endpoint.calls.append("stop relay"),
+            drain=lambda: self.endpoint.calls.append("drain relay"),
         )
 
     def snapshot(self, loop_lag_s: float) -> dict[str, float]:
@@ -194,7 +191,7 @@ def test_assignment_makes_it_serve() -> None:
             it.supervisor.send(ASSIGN)
             ready = await it.first(Ready)
             assert ready == Ready(slot=3, generation=2, pqc_provider="made-up", offloads=["gro"])
-            assert it.worker.endpoint.calls == ["start"]
+            assert it.worker.endpoint.calls == ["start", "start relay"]
             assert it.control.stage is Stage.SERVING
 
     run(story())
@@ -294,26 +291,6 @@ def test_hub_is_told_who_knows_relay_channels(declared: ExtensionParameters | No
         async with bench() as it:
             it.control.peer_up(fake_connection(b"p" * 32, declared=declared))
             assert (await it.first(PeerUp)).channels is channels
-
-    run(story())
-
-
-def test_relay_is_told_what_control_does_not_know_itself() -> None:
-    """Once there is a worker; it keeps time while the worker reads its sockets, and no longer."""
-
-    async def story() -> None:
-        async with bench() as it:
-            share = RelayShare(rate_bytes_per_s=1.0, burst_bytes=2.0)
-            it.supervisor.send(share)
-            it.supervisor.send(ASSIGN)
-            await it.first(Ready)
-            assert it.worker.relay_calls == ["start"]
-            it.supervisor.send(share)
-            await until(lambda: it.worker.relayed, "message")
-            assert it.worker.relayed == [share]
-            it.supervisor.send(Drain(deadline_s=1.0))
-            await asyncio.wait_for(it.stopped, 5.0)
-            assert it.worker.relay_calls == ["start", "drain", "stop"]
 
     run(story())
 
@@ -432,8 +409,10 @@ def test_drain_closes_reports_and_ends() -> None:
             assert before.connections == 0
             assert it.worker.endpoint.calls == [
                 "start",
+                "start relay",
                 "drain relay",
                 ("drain", 0x4E5B02, "PeerShutdown"),
+                "stop relay",
                 "stop",
             ]
             assert it.control.stage is Stage.STOPPED
@@ -465,7 +444,7 @@ def test_end_of_the_channel_ends_the_worker() -> None:
             await it.first(Ready)
             it.supervisor.close()
             assert await asyncio.wait_for(it.stopped, 5.0) == 1
-            assert it.worker.endpoint.calls == ["start", "stop"]
+            assert it.worker.endpoint.calls == ["start", "start relay", "stop relay", "stop"]
 
     run(story())
 

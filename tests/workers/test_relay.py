@@ -19,7 +19,7 @@ from antquic_server.ipc.relay_messages import (
 from antquic_server.protocol.relay_limits import Refusal
 from support.channels import create_message, made_up_id
 from support.in_process import Bench, run, running_worker, settings_with, until
-from workers import relay
+from workers import relay, relay_reports
 from workers.channel_table import Channel
 from workers.relay_channels import session_number
 
@@ -116,16 +116,16 @@ def test_limits_change_while_running() -> None:
 def test_usage_is_reported_and_idle_channels_end_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without anybody asking, until the worker stops."""
     monkeypatch.setattr(relay, "TICK_INTERVAL_S", 0.02)
+    monkeypatch.setattr(relay_reports, "USAGE_INTERVAL_S", 0.02)
 
     async def story() -> None:
         async with running_worker() as bench:
             bench.worker.relay.handle_message(create_message(ID))
             channel = channel_of(bench)
-            channel.session.moved_bytes, channel.session.moved_datagrams = 500, 1
+            channel.session.passed_bytes, channel.session.passed_datagrams = 500, 1
             expected = RelayUsage(sessions=[NUMBER], moved_bytes=[500])
             await until(lambda: expected in bench.told_hub, "report")
             channel.created_s -= 60.0
             await until(lambda: isinstance(bench.told_hub[-1], ChannelEnded), "end")
-            bench.worker.relay.stop()
 
     run(story())

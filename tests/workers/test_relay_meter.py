@@ -1,33 +1,23 @@
-"""Tests of ``workers.relay_meter``: rates, counters and the report to the hub, on a clock of the test's own."""
+"""Tests of ``workers.relay_meter``: rates and counters, on a clock of the test's own."""
 
 import pytest
 
-from antquic_server.ipc.messages import Message
-from antquic_server.ipc.relay_messages import RelayUsage
 from antquic_server.protocol.limits import TokenBucket
-from antquic_server.protocol.relay_limits import RelayMode
 from antquic_server.stats.counters import CounterSet
 from workers.relay_meter import CHANNEL_SESSION_BIT, RelayMeter, SessionMeter
 
 
 class Bench:
-    """A meter with a hub that takes messages, or not."""
+    """A meter, and the share that all its sessions have."""
 
     def __init__(self) -> None:
         self.counters = CounterSet()
-        self.told: list[Message] = []
-        self.hub_takes = True
         self.share = TokenBucket(1e12, 1e12)
-        self.meter = RelayMeter(self.counters, self._tell_hub, self.share)
-
-    def _tell_hub(self, message: Message) -> bool:
-        if self.hub_takes:
-            self.told.append(message)
-        return self.hub_takes
+        self.meter = RelayMeter(self.counters, self.share)
 
     def open(self, number: int, rate: float = 1000.0, burst: float = 100.0) -> SessionMeter:
-        """Open a stream session."""
-        return self.meter.open(number, RelayMode.STREAM, rate_bytes_per_s=rate, burst_bytes=burst)
+        """Open a session."""
+        return self.meter.open(number, rate_bytes_per_s=rate, burst_bytes=burst)
 
     def counted(self, key: str) -> float:
         """Read a counter by its key."""
@@ -62,7 +52,7 @@ def test_session_and_worker_limits_have_their_own_words(bench: Bench) -> None:
 
 
 def test_rates_change_while_running(bench: Bench) -> None:
-    """For one session, for all; a session that is gone is none of the meter's business."""
+    """For one session; one that is gone is none of the meter's business."""
     session = bench.open(1, rate=1.0, burst=10.0)
     assert session.refuses(10, 0.0) == ""
     bench.meter.change_rate(1, 1000.0, 500.0, 0.0)
@@ -72,44 +62,32 @@ def test_rates_change_while_running(bench: Bench) -> None:
     assert session.refuses(1, 0.5) == ""
 
 
-def test_usage_is_reported_once(bench: Bench) -> None:
-    """Of those that have moved anything; and counted by mode."""
-    one, _idle, other = bench.open(1), bench.open(2), bench.open(CHANNEL_SESSION_BIT | 3)
-    bench.meter.report()
-    assert bench.told == []
-    one.moved_bytes, one.moved_datagrams = 700, 7
-    other.moved_bytes, other.moved_datagrams = 1, 1
-    bench.meter.report()
-    bench.meter.report()
-    assert bench.told == [RelayUsage(sessions=[1, CHANNEL_SESSION_BIT | 3], moved_bytes=[700, 1])]
-    assert bench.counted("relay_bytes|stream") == 701
-    assert bench.counted("relay_datagrams|stream") == 8
-
-
-def test_usage_a_full_queue_did_not_take_is_reported_later(bench: Bench) -> None:
-    """Nothing moved is forgotten."""
-    session = bench.open(1)
-    session.moved_bytes, session.moved_datagrams = 10, 1
-    bench.hub_takes = False
-    bench.meter.report()
-    session.moved_bytes, session.moved_datagrams = 5, 1
-    bench.meter.report()
-    bench.hub_takes = True
-    bench.meter.report()
-    assert bench.told == [RelayUsage(sessions=[1], moved_bytes=[15])]
-    assert bench.counted("relay_bytes|stream") == 15
+def test_what_has_passed_is_counted_once_and_owed_to_the_hub(bench: Bench) -> None:
+    """However often it is collected; what the node's sockets have sent is among what they count."""
+    one, idle, other = bench.open(1), bench.open(2), bench.open(CHANNEL_SESSION_BIT | 3)
+    one.passed_bytes, one.passed_datagrams = 700, 7
+    other.passed_bytes, other.passed_datagrams = 1, 1
+    bench.meter.collect()
+    one.passed_bytes, one.passed_datagrams = 5, 1
+    assert bench.meter.sessions() == [(1, one), (2, idle), (CHANNEL_SESSION_BIT | 3, other)]
+    assert [session.moved_bytes for session in (one, idle, other)] == [705, 0, 1]
+    for key in ("relay_bytes|channel", "bytes_sent"):
+        assert bench.counted(key) == 706
+    for key in ("relay_datagrams|channel", "datagrams_sent"):
+        assert bench.counted(key) == 9
 
 
 def test_end_returns_what_was_not_reported(bench: Bench) -> None:
     """And is counted, once."""
     session = bench.open(1)
-    assert (len(bench.meter), bench.counted("relay_sessions|stream")) == (1, 1)
-    session.moved_bytes, session.moved_datagrams = 10, 1
-    bench.meter.report()
-    session.moved_bytes, session.moved_datagrams = 5, 1
+    assert (len(bench.meter), bench.counted("relay_sessions|channel")) == (1, 1)
+    session.passed_bytes, session.passed_datagrams = 10, 1
+    bench.meter.collect()
+    session.moved_bytes = 0
+    session.passed_bytes, session.passed_datagrams = 5, 1
     assert bench.meter.close(session, "closed") == 5
     assert bench.meter.close(session, "closed") == 0
-    assert (len(bench.meter), bench.counted("relay_sessions|stream")) == (0, 0)
-    assert bench.counted("relay_sessions_opened|stream") == 1
-    assert bench.counted("relay_sessions_closed|stream|closed") == 1
-    assert bench.counted("relay_bytes|stream") == 15
+    assert (len(bench.meter), bench.counted("relay_sessions|channel")) == (0, 0)
+    assert bench.counted("relay_sessions_opened|channel") == 1
+    assert bench.counted("relay_sessions_closed|channel|closed") == 1
+    assert bench.counted("relay_bytes|channel") == 15

@@ -296,6 +296,20 @@ def test_refused_by_the_share_costs_the_session_nothing() -> None:
     assert len(wire.sent) == 1
 
 
+def test_what_there_is_no_room_for_uses_up_no_rate() -> None:
+    """A flood for a peer that does not read must not slow down the others of the worker."""
+
+    async def story() -> None:
+        share = TokenBucket(0.0, 1000.0)
+        async with bench(share=share, room_bytes=0) as relay, third_party() as party:
+            for _ in range(5):
+                party.send(relay.address, bytes(300))
+            await until(lambda: relay.dropped() == {"queue_full": 5}, "drops")
+            assert share.take(0.0, 1000.0)
+
+    run(story())
+
+
 def test_rate_can_be_changed() -> None:
     """A session that was slow may be fast."""
     wire = Wire()

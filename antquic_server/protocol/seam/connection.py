@@ -187,6 +187,11 @@ class NodeQuicConnection(MtuProbingConnection):
         return bool(self._network_paths) and self._network_paths[0].is_validated
 
     @property
+    def unanswered_probes(self) -> int:
+        """Probe timeouts in a row without any acknowledgement (RFC 9002, section 6.2)."""
+        return self._loss._pto_count
+
+    @property
     def datagrams_pending(self) -> int:
         """DATAGRAM frames waiting for congestion control."""
         return len(self._datagrams_pending)
@@ -211,6 +216,17 @@ class NodeQuicConnection(MtuProbingConnection):
             and stream.sender._reset_error_code is None
             and not stream.sender.is_finished
         )
+
+    def use_path(self, addr: Any, now: float) -> None:
+        """
+        Go on, at once, at an address that the peer has proven to be its own on another connection.
+
+        aioquic follows packets of this connection only, and those only as a server.
+        """
+        known = [path for path in self._network_paths if path.addr != addr]
+        self._network_paths = [stock.QuicNetworkPath(addr, is_validated=True), *known]
+        # The window is full of what was lost, and the next probe perhaps many seconds away.
+        self._loss.reschedule_data(now=now)
 
     def abandon(self, code: int, reason: str) -> None:
         """Forget the connection at once, without sending anything (a stateless reset was received)."""

@@ -30,7 +30,7 @@ def test_rows_have_plausible_sizes_and_ratios() -> None:
 
 
 def test_primitives_are_measured_for_every_row() -> None:
-    """Every row of the handshake table has its primitives; only the mutual ones verify a client."""
+    """Every row has its primitives, as times and as ratios to the first row; only the mutual ones verify a client."""
     report = handshake.run({"rounds": "2", "live_s": "0"})
 
     rows = report.tables[1].as_plain()
@@ -40,5 +40,8 @@ def test_primitives_are_measured_for_every_row() -> None:
         assert (row["verification"] is not None) == mutual
         for column in ("key generation", "key exchange", "signature"):
             value = row[column]
+            unit = rows[0][column]
             assert isinstance(value, float)
+            assert isinstance(unit, float)
             assert value > 0
+            assert row[f"x {column}"] == value / unit

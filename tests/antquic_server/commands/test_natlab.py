@@ -1,19 +1,23 @@
 """``natlab``: its arguments, what it prints and its exit codes, without a lab."""
 
+import argparse
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from antquic_server import cli
 from antquic_server.commands import natlab
-from antquic_server.natlab import certify, matrix, namespaces
+from antquic_server.natlab import certify, matrix, namespaces, programs
 from antquic_server.natlab.certify import Certificate
 from antquic_server.natlab.expectation import Expected
 from antquic_server.natlab.matrix import Cell, CellResult, Outcome, TrialResult
+from antquic_server.natlab.meeting import MeetingTrial
 from antquic_server.natlab.model import Nat
 from antquic_server.natlab.namespaces import LabUnavailableError, NamespaceName, Tools
+from antquic_server.natlab.programs import AntQuic
 
 
 @pytest.fixture
@@ -21,8 +25,12 @@ def outcomes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Outcome]:
     """Replace lab and trial; the outcome of each initiator can be set, and is punched at first."""
     wanted = {"a": Outcome.PUNCHED, "b": Outcome.PUNCHED}
 
-    def run_matrix(cells: list[Cell], trial: object, *, prediction: bool, progress: Any) -> Iterator[CellResult]:
-        assert trial == "trial"
+    def run_matrix(
+        cells: list[Cell], trial: object, *, prediction: bool, progress: Any, attempts: int, at_once: int
+    ) -> Iterator[CellResult]:
+        assert isinstance(trial, MeetingTrial)
+        assert prediction is trial.prediction
+        assert (attempts, at_once) == (1, natlab.AT_ONCE)
         for cell in cells:
             progress(str(cell))
             result = TrialResult(outcome=wanted[cell.initiator], reason="", seconds=1.0, delivered_bytes=8)
@@ -30,7 +38,6 @@ def outcomes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Outcome]:
 
     monkeypatch.setattr(matrix, "run_matrix", run_matrix)
     monkeypatch.setattr(namespaces, "find_tools", lambda: Tools(ip="ip", nft="nft"))
-    monkeypatch.setitem(natlab.TRIALS, "rust", lambda _: ("trial", False))
     return wanted
 
 
@@ -57,16 +64,60 @@ def test_worse_than_theory_is_a_failure(outcomes: dict[str, Outcome], capsys: py
 
 
 def test_without_cells_the_whole_matrix_is_run() -> None:
-    """Four kinds against four, each side initiating."""
-    assert len(natlab.cells_of([])) == 4 * 4 * 2
-    assert len(natlab.cells_of(["easy,easy", "cgnat,hard"])) == 4
+    """Four kinds against four, each side initiating; for peers that predict ports a fifth whose ports they can."""
+    assert len(natlab.cells_of([], prediction=False)) == 4 * 4 * 2
+    assert len(natlab.cells_of([], prediction=True)) == 5 * 5 * 2
+    assert len(natlab.cells_of(["easy,easy", "cgnat,hard"], prediction=True)) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ([], ("library peer", "library peer")),
+        (["--peers", "rust"], ("ant-quic", "ant-quic")),
+        (["--peers", "mixed"], ("ant-quic", "library peer")),
+        (["--coordinator", "ant-quic"], ("library peer", "library peer")),
+    ],
+)
+def test_who_meets(words: list[str], names: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """ant-quic is looked for only where it takes part."""
+    asked = []
+
+    def default_program() -> Path:
+        asked.append(True)
+        return tmp_path
+
+    monkeypatch.setattr(programs, "default_program", default_program)
+    parser = argparse.ArgumentParser()
+    natlab.add_arguments(parser)
+
+    trial = natlab.trial_of(parser.parse_args(words))
+
+    assert (trial.a.name, trial.b.name) == names
+    assert len(asked) == int(bool(words))
+    assert (trial.ant_quic is not None) == bool(words)
+
+
+def test_a_program_can_be_named(tmp_path: Path) -> None:
+    """Instead of the one that is looked for."""
+    program = tmp_path / "ant-quic"
+    program.touch()
+    parser = argparse.ArgumentParser()
+    natlab.add_arguments(parser)
+
+    trial = natlab.trial_of(parser.parse_args(["--peers", "rust", "--program", str(program), "--log-dir", "logs"]))
+
+    assert trial.ant_quic == trial.a == trial.b == AntQuic(program=program)
+    assert trial.log_directory == Path("logs")
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
         (["fly"], "natlab = 'fly': expected one of run, classify, clean"),
-        (["--peers", "go"], "--peers = 'go': expected one of rust"),
+        (["--peers", "go"], "--peers = 'go': expected one of library, rust, mixed"),
+        (["--attempts", "0"], "--attempts = 0: expected a number from 1 to 64"),
+        (["--at-once", "65"], "--at-once = 65: expected a number from 1 to 64"),
         (["--cell", "easy"], "--cell = 'easy': expected two NATs like easy,symmetric"),
         (["--cell", "easy,hrad"], "(did you mean hard?)"),
         (["--coordinator", "x"], "--coordinator = 'x': expected one of antquic-server, ant-quic"),
@@ -78,7 +129,7 @@ def test_mistakes_are_one_line(
 ) -> None:
     """A wrong argument ends with exit code 2 before anything is made."""
     monkeypatch.setattr(namespaces, "find_tools", lambda: Tools(ip="ip", nft="nft"))
-    monkeypatch.setattr("antquic_server.natlab.rust_trial.default_program", lambda: None)
+    monkeypatch.setattr(programs, "default_program", lambda: Path("ant-quic"))
 
     assert cli.main(["natlab", *arguments]) == 2
     printed = capsys.readouterr()

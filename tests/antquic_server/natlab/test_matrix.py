@@ -1,6 +1,7 @@
 """The matrix: cells, verdicts, table and JSON; a fake lab stands in for the real one."""
 
 import json
+import threading
 from typing import Self
 
 import pytest
@@ -33,13 +34,17 @@ class FakeLab:
     def __init__(self) -> None:
         self.kinds: dict[str, str] = {}
         self.closed = False
+        self.ended = threading.Event()
+        """Ends the programs of a lab: what waits for one goes on with an error."""
         type(self).made.append(self)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Be gone."""
         self.closed = True
+        self.ended.set()
 
     def kind(self, router: str, kind: Kind) -> None:
         """Remember the kind of a router."""
@@ -147,6 +152,92 @@ def test_no_lab_at_all_ends_the_matrix(labs: list[FakeLab]) -> None:
     assert len(labs) == 1
 
 
+def test_meetings_go_on_side_by_side_and_are_told_in_order(labs: list[FakeLab]) -> None:
+    """As many as asked for, each in a lab of its own; who ends first does not matter."""
+    together = threading.Barrier(3)
+    second_is_over = threading.Event()
+
+    def trial(lab: Lab, cell: Cell) -> TrialResult:
+        together.wait(30.0)
+        if cell.initiator == "a":
+            assert second_is_over.wait(30.0)
+        else:
+            second_is_over.set()
+        return result(Outcome.PUNCHED, reason=str(cell))
+
+    cells = [*all_cells([CONE]), *all_cells([SYMMETRIC])[:1]]
+
+    assert [found.cell for found in run_matrix(cells, trial, prediction=False, at_once=3)] == cells
+    assert len(labs) == 3
+    assert all(lab.closed for lab in labs)
+
+
+def test_no_more_meetings_at_once_than_asked_for(labs: list[FakeLab]) -> None:
+    """A lab that is over is closed before another one is opened."""
+    most = []
+
+    def trial(lab: Lab, cell: Cell) -> TrialResult:
+        most.append(sum(not other.closed for other in list(labs)))
+        return result(Outcome.PUNCHED)
+
+    list(run_matrix(all_cells([CONE, SYMMETRIC]), trial, prediction=False, at_once=2))
+
+    assert len(labs) == 8
+    assert max(most) <= 2
+
+
+def test_a_meeting_worse_than_theory_is_held_again(labs: list[FakeLab]) -> None:
+    """As often as asked for, each time in a fresh lab; the last counts, and how many there were is told."""
+    outcomes = iter([Outcome.FAILED, Outcome.PUNCHED, Outcome.FAILED, Outcome.FAILED])
+    lines: list[str] = []
+    cells = all_cells([CONE])
+
+    found = list(
+        run_matrix(cells, lambda *_: result(next(outcomes)), prediction=False, attempts=2, progress=lines.append)
+    )
+
+    assert [(item.verdict, item.attempts) for item in found] == [(Verdict.AS_EXPECTED, 2), (Verdict.WORSE, 2)]
+    assert len(labs) == 4
+    assert "[1/2] full-cone (a) → full-cone (b), attempt 2 ..." in lines
+    assert "full-cone (a) → full-cone (b): attempt 2" in render_matrix(found)
+    assert [cell["attempts"] for cell in json.loads(matrix_json(found))["cells"]] == [2, 2]
+
+
+def test_an_interrupt_closes_every_lab_and_waits_for_no_meeting(labs: list[FakeLab]) -> None:
+    """Closing a lab ends its programs, and so whoever waits for them."""
+    begun = threading.Semaphore(0)
+
+    def trial(lab: Lab, cell: Cell) -> TrialResult:
+        begun.release()
+        if cell.initiator == "b":
+            return result(Outcome.PUNCHED)
+        assert isinstance(lab, FakeLab)
+        assert lab.ended.wait(30.0)
+        raise LabError("its programs have ended")
+
+    def interrupt(line: str) -> None:
+        if line.endswith("(as expected)"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(run_matrix(all_cells([CONE]), trial, prediction=False, at_once=2, progress=interrupt))
+    assert begun.acquire(timeout=0)
+    assert len(labs) == 2
+    assert all(lab.closed for lab in labs)
+
+
+def test_a_lab_that_cannot_be_built_is_a_failed_cell(labs: list[FakeLab], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are tried all the same."""
+
+    def refuse(self: FakeLab) -> None:
+        raise LabError("the kernel says no")
+
+    monkeypatch.setattr(FakeLab, "__enter__", refuse)
+    found = list(run_matrix(all_cells([CONE]), lambda *_: result(Outcome.PUNCHED), prediction=False))
+
+    assert [item.result.reason for item in found] == ["the kernel says no"] * 2
+
+
 def test_prediction_is_part_of_the_expectation(labs: list[FakeLab]) -> None:
     """Sequential ports are expected to work only for peers that predict them."""
     cells = all_cells([KINDS["symmetric-sequential"]])[:1]
@@ -222,6 +313,7 @@ def test_json_has_every_fact() -> None:
                 "verdict": "better",
                 "seconds": 1.5,
                 "delivered_bytes": 8,
+                "attempts": 1,
                 "reason": "",
             }
         ],

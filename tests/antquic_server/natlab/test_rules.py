@@ -10,6 +10,7 @@ from antquic_server.natlab.rules import (
     forget_rules,
     loss_rules,
     nat_rules,
+    rebinding_rules,
 )
 
 WAN, LAN = "198.18.0.11", "10.11.0.0/24"
@@ -69,11 +70,13 @@ def test_switches_replace_what_they_switched() -> None:
     for text, table in [
         (loss_rules(20), "inet loss"),
         (block_udp_rules(remote=None, blocked=True), "inet blocked"),
+        (rebinding_rules(rebinding=True), "inet rebinding"),
         (firewall_rules(enabled=True), "ip6 firewall"),
     ]:
         assert text.splitlines()[:3] == [f"table {table}", f"delete table {table}", f"table {table} {{"]
         assert "drop" in text
-    for text in (loss_rules(0), block_udp_rules(remote=None, blocked=False), firewall_rules(enabled=False)):
+    nothing = (loss_rules(0), block_udp_rules(remote=None, blocked=False), firewall_rules(enabled=False))
+    for text in (*nothing, rebinding_rules(rebinding=False)):
         assert "drop" not in text
 
 

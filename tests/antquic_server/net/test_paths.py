@@ -1,18 +1,19 @@
-"""Values that sockets take and return."""
+"""Values about paths; ``test_udp`` has what sockets make of them."""
 
 import socket
 
 from antquic_server.net.paths import Destination, SendResult
 
 
-def test_what_was_sent_or_dropped_is_handled() -> None:
-    """The rest is the caller's."""
+def test_destination_is_ready_for_single_datagrams() -> None:
+    """They leave from the address the peer knows, if there is more than one; trains are prepared for when one comes."""
+    assert Destination(("192.0.2.1", 7), b"").control == []
+    destination = Destination(("192.0.2.1", 7), bytes(12))
+    assert [(level, data) for level, _, data in destination.control] == [(socket.IPPROTO_IP, bytes(12))]
+    assert (destination.segment_size, destination.train_control) == (0, [])
+
+
+def test_what_is_not_handled_is_the_callers() -> None:
+    """Sent or dropped is handled."""
     assert SendResult(3, 2, 90).handled == 5
-
-
-def test_destination_leaves_from_the_address_that_was_written_to() -> None:
-    """With control data made once; a socket bound to one address needs none."""
-    local = bytes(4) + socket.inet_aton("192.0.2.1") + bytes(4)
-
-    assert Destination(("192.0.2.2", 1), local).control == [(socket.IPPROTO_IP, 8, local)]
-    assert Destination(("192.0.2.2", 1), b"").control == []
+    assert SendResult(0, 0, 0).handled == 0

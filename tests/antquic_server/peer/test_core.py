@@ -365,6 +365,22 @@ def test_close_is_heard_by_everybody() -> None:
     assert (gone.peer_id, gone.code) == (one.peer_id, ApplicationErrorCode.PEER_SHUTDOWN)
 
 
+def test_statistics_tell_how_long_nodes_take_to_answer() -> None:
+    """On the average of the requests that were answered: a round trip each."""
+    network, one, other = pair(None, None)
+    assert one.core.statistics().average_coordination_s == 0.0
+    assert attempt(network, one, other)
+    network.connect_peer(one, bytes(32))
+    network.run(lambda: bytes(32) not in one.core.introductions, limit_s=5)
+    network.nodes[0].silent = True
+    network.connect_peer(one, bytes(31) + b"x")
+    network.run(lambda: False, limit_s=1)
+
+    statistics = one.core.statistics()
+    assert (statistics.coordination_requests, statistics.coordination_answers) == (3, 2)
+    assert 0.02 <= statistics.average_coordination_s <= 0.06
+
+
 def test_statistics_count_both_sides_of_a_punch() -> None:
     """One success each; the initiator asked, the target was introduced."""
     network, one, other = pair(PORT_RESTRICTED, PORT_RESTRICTED)

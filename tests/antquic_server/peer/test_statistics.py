@@ -29,6 +29,7 @@ def test_a_snapshot_is_fit_for_json() -> None:
         "successful_hole_punches",
         "failed_hole_punches",
         "coordination_rejections",
+        "average_coordination_s",
         "nat_mapping",
         "nat_port_step",
         "path_mtu_bytes",

@@ -175,3 +175,16 @@ def test_frame_reader_refuses_what_is_too_long() -> None:
     reader.feed((MAX_FRAME_BYTES + 1).to_bytes(4, "big"))
     with pytest.raises(RelayDecodeError, match="65537"):
         reader.take_untrusted()
+
+
+def test_frame_reader_keeps_no_crumbs() -> None:
+    """A frame that comes byte by byte is not kept as so many objects."""
+    reader = FrameReader()
+    frame = encode_frame(frame_header(ADDRESS), bytes(5000))
+    for byte in frame[:-1]:
+        reader.feed(bytes((byte,)))
+        assert reader.take_untrusted() == []
+        assert len(reader._chunks) <= 256
+    assert reader.held_bytes == len(frame) - 1
+    reader.feed(frame[-1:])
+    assert reader.take_untrusted() == [(frame_header(ADDRESS), bytes(5000))]

@@ -288,6 +288,44 @@ def test_spare_that_freezes_with_a_slot_in_hand_loses_it() -> None:
     assert replacement.slot == 1
 
 
+@pytest.mark.parametrize("standby", [0, 1])
+def test_replacement_that_takes_long_to_start_is_not_frozen(standby: int) -> None:
+    """Its silence counts from its first word, and from its slot: on a busy machine it loads for many seconds."""
+    stage = Stage(standby=standby)
+    workers = stage.boot()
+    if standby:
+        # It died as well, so that the slot has to wait for a process that is only starting.
+        stage.started[2].end()
+        stage.let_pass(1.0, beating=workers)
+    workers[1].end()
+    replacement = stage.started[-1]
+    stage.let_pass(HELLO_DEADLINE_S / 2, beating=[workers[0]])
+    assert replacement.kills == []
+
+    replacement.hello()
+    assert replacement.slot == 1
+    stage.let_pass(ASSIGNED_TIMEOUT_S - INTERVAL_S, beating=[workers[0]])
+    assert replacement.kills == []
+
+    replacement.become_ready()
+    assert stage.fleet.ready_count == 2
+    assert stage.fleet.restarts[EndReason.FROZEN] == 0
+
+
+def test_spare_that_was_kept_waiting_for_its_turn_may_take_the_slot() -> None:
+    """It has not been heard for longer than a slot may be silent, and gets that time anew with the slot."""
+    stage = Stage()
+    workers = stage.boot()
+    spare = stage.started[2]
+    stage.let_pass(SPARE_TIMEOUT_S - INTERVAL_S, beating=workers)
+    workers[1].end()
+    assert spare.slot == 1
+
+    stage.let_pass(ASSIGNED_TIMEOUT_S - INTERVAL_S, beating=[workers[0]])
+
+    assert spare.kills == []
+
+
 def test_frozen_spare_is_killed_too() -> None:
     """A spare that could not take over is no spare."""
     stage = Stage()

@@ -18,7 +18,10 @@ from support.waiting import wait_until
 
 pytestmark = pytest.mark.end_to_end
 
-FAST = ("endpoint.heartbeat_interval_s=0.05", "endpoint.heartbeat_timeout_s=0.5")
+FAST = ("endpoint.heartbeat_interval_s=0.05", "endpoint.heartbeat_timeout_s=1.0")
+
+PATIENCE_S = 20.0
+"""For what takes a moment, and on a machine that does other things as well a few seconds."""
 
 
 def received(node: FakeNode) -> float:
@@ -40,7 +43,7 @@ def test_ready_line_is_the_only_line_on_stdout() -> None:
         status = node.status()
         assert status["node"]["listen"] == facts["listen"]
         assert [row["slot"] for row in status["workers"]] == [0, 1]
-        wait_until(lambda: node.status()["spares"], timeout_s=5, what="spare")
+        wait_until(lambda: node.status()["spares"], timeout_s=PATIENCE_S, what="spare")
         node.signal(signal.SIGTERM)
         assert node.wait() == 0
 
@@ -53,11 +56,11 @@ def test_killed_worker_is_replaced_by_the_spare_and_counters_do_not_go_back() ->
     with FakeNode(FAST) as node:
         spare = wait_until(
             lambda: [each["pid"] for each in node.status()["spares"] if each["state"] == "spare"],
-            timeout_s=5,
+            timeout_s=PATIENCE_S,
             what="spare",
         )[0]
         victim, other = node.worker_pids()
-        wait_until(lambda: received(node) > 50, timeout_s=5, what="counting")
+        wait_until(lambda: received(node) > 50, timeout_s=PATIENCE_S, what="counting")
         before = received(node)
         os.kill(victim, signal.SIGKILL)
         replaced = node.wait_for_slots(2, besides=[victim], timeout_s=2)
@@ -85,7 +88,7 @@ def test_totals_never_decrease_under_repeated_kills() -> None:
                 assert now >= last, f"round {round_number}"
                 last = now
         node.wait_for_slots(2, besides=victims)
-        wait_until(lambda: received(node) > last, timeout_s=5, what="more counting")
+        wait_until(lambda: received(node) > last, timeout_s=PATIENCE_S, what="more counting")
 
 
 def test_frozen_worker_is_replaced() -> None:
@@ -93,7 +96,7 @@ def test_frozen_worker_is_replaced() -> None:
     with FakeNode(FAST) as node:
         frozen, other = node.wait_for_slots(2)
         os.kill(frozen, signal.SIGSTOP)
-        replaced = node.wait_for_slots(2, besides=[frozen], timeout_s=5)
+        replaced = node.wait_for_slots(2, besides=[frozen], timeout_s=PATIENCE_S)
 
         assert replaced[1] == other
         assert node.status()["totals"]["worker_restarts|frozen"] == 1
@@ -106,10 +109,10 @@ def test_stalled_supervisor_does_not_kill_its_workers() -> None:
     with FakeNode(FAST) as node:
         before = node.wait_for_slots(2)
         node.signal(signal.SIGSTOP)
-        time.sleep(1.0)  # twice the heartbeat timeout: the stall itself is what is tested
+        time.sleep(2.0)  # twice the heartbeat timeout: the stall itself is what is tested
         node.signal(signal.SIGCONT)
         counted = received(node)
-        wait_until(lambda: received(node) > counted + 20, timeout_s=5, what="counting")
+        wait_until(lambda: received(node) > counted + 20, timeout_s=PATIENCE_S, what="counting")
 
         assert node.worker_pids() == before
         assert node.status()["totals"]["worker_restarts|frozen"] == 0
@@ -122,7 +125,7 @@ def test_node_without_spares_replaces_workers_too() -> None:
         assert node.status()["spares"] == []
         os.kill(victim, signal.SIGKILL)
 
-        assert node.wait_for_slots(2, besides=[victim], timeout_s=5)[1] == other
+        assert node.wait_for_slots(2, besides=[victim], timeout_s=PATIENCE_S)[1] == other
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -141,14 +144,14 @@ def test_stop_signal_drains_within_the_deadline(number: signal.Signals) -> None:
 
 def test_workers_that_ignore_the_drain_are_killed_in_time() -> None:
     """The deadline holds whatever the workers do."""
-    with FakeNode(("endpoint.shutdown_deadline_s=1",), mode="ignore-drain") as node:
+    with FakeNode(("endpoint.shutdown_deadline_s=8",), mode="ignore-drain") as node:
         frozen, _ = node.wait_for_slots(2)
         os.kill(frozen, signal.SIGSTOP)
         started_s = time.monotonic()
         node.signal(signal.SIGTERM)
-        wait_until(lambda: "draining" in "".join(node.errors), timeout_s=2, what="drain")
+        wait_until(lambda: "draining" in "".join(node.errors), timeout_s=PATIENCE_S, what="drain")
         assert node.wait() == 0
-        assert 0.5 < time.monotonic() - started_s < 1.5
+        assert 8 / 2 < time.monotonic() - started_s < 8
 
 
 def test_second_stop_signal_kills_at_once() -> None:
@@ -156,7 +159,7 @@ def test_second_stop_signal_kills_at_once() -> None:
     with FakeNode(("endpoint.shutdown_deadline_s=60",), mode="ignore-drain") as node:
         node.wait_for_slots(2)
         node.signal(signal.SIGTERM)
-        wait_until(lambda: "draining" in "".join(node.errors), timeout_s=5, what="drain")
+        wait_until(lambda: "draining" in "".join(node.errors), timeout_s=PATIENCE_S, what="drain")
         assert node.ask("/healthz") == (503, "draining\n")
         node.signal(signal.SIGTERM)
         assert node.wait() == 1
@@ -217,7 +220,9 @@ def test_workers_that_die_young_are_restarted_ever_more_slowly() -> None:
     """The node says ready once, and stays reachable for its operator while its workers keep dying."""
     with FakeNode(FAST, mode="die-young") as node:
         assert node.ready["workers"] == 2
-        wait_until(lambda: node.status()["totals"]["worker_restarts|crashed"] >= 4, timeout_s=15, what="restarts")
+        wait_until(
+            lambda: node.status()["totals"]["worker_restarts|crashed"] >= 4, timeout_s=PATIENCE_S, what="restarts"
+        )
         waits = [json.loads(line)["wait_s"] for line in node.errors if '"worker lost"' in line]
         assert waits[:4] == [0.0, 0.1, 0.2, 0.4]
         assert len(node.output) == 1
@@ -227,7 +232,9 @@ def test_worker_that_talks_nonsense_is_replaced() -> None:
     """One mad worker does not take the hub with it."""
     with FakeNode(FAST, mode="speak-nonsense") as node:
         assert node.ready["workers"] == 2
-        wait_until(lambda: node.status()["totals"]["worker_restarts|protocol"] >= 2, timeout_s=15, what="restarts")
+        wait_until(
+            lambda: node.status()["totals"]["worker_restarts|protocol"] >= 2, timeout_s=PATIENCE_S, what="restarts"
+        )
 
 
 def test_workers_leave_when_the_supervisor_is_killed() -> None:
@@ -241,7 +248,7 @@ def test_workers_leave_when_the_supervisor_is_killed() -> None:
     def gone() -> bool:
         return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
-    wait_until(gone, timeout_s=5, what="end of the workers")
+    wait_until(gone, timeout_s=PATIENCE_S, what="end of the workers")
     with FakeNode((f"endpoint.listen=['{address}']",)) as successor:
         assert successor.ready["listen"] == [address]
 

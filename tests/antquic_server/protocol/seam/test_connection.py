@@ -555,6 +555,34 @@ def test_short_header_packets_carry_our_connection_id() -> None:
 # The end of a connection, and small facts about it.
 
 
+@pytest.mark.parametrize("server_moves", [True, False])
+def test_connection_goes_on_at_an_address_it_is_told(server_moves: bool) -> None:
+    """When the other end is not where it was and does not say so, either role follows the word of others."""
+    pair = Pair().handshake()
+    pair.advance(5.0)
+    stays = pair.client if server_moves else pair.server
+    moved = ("198.51.100.9", 9999)
+    if server_moves:
+        pair.server_address = moved
+    else:
+        pair.client_address = moved
+    stays.send_stream_data(stays.get_next_available_stream_id(), bytes(200_000), end_stream=True)
+    pair.flush()
+    assert pair.run(lambda: stays.unanswered_probes >= 3, 10.0)
+
+    stays.use_path(moved, pair.now_s)
+    pair.flush()
+
+    def all_arrived() -> bool:
+        return sum(len(event.data) for event in pair.events(StreamDataReceived, of_server=server_moves)) == 200_000
+
+    assert pair.run(all_arrived, 5.0), pair.describe()
+    pair.advance(5.0)
+    assert stays.unanswered_probes == 0
+    assert stays.get_peer_address() == moved
+    assert stays.is_path_validated
+
+
 def test_abandon_ends_without_a_word() -> None:
     """An abandoned connection reports its end and sends nothing."""
     pair = Pair().handshake()

@@ -89,7 +89,7 @@ RECOVERY_METHODS = {
     ),
 }
 
-RECOVERY_ATTRIBUTES = {"_cc": "RenoCongestionControl", "_pacer": "QuicPacketPacer"}
+RECOVERY_ATTRIBUTES = {"_cc": "RenoCongestionControl", "_pacer": "QuicPacketPacer", "_pto_count": "int"}
 
 # Also in CONNECTION_ATTRIBUTES, under the same name.
 DATAGRAM_SIZE_ATTRIBUTES = {"_max_datagram_size": "int"}

@@ -1,6 +1,5 @@
-"""The trial with ant-quic programs: what it concludes from their events, with programs that only pretend."""
+"""The trial with programs: what it concludes from their events, with programs that only pretend."""
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -11,12 +10,12 @@ from typing import Any, cast
 
 import pytest
 
-from antquic_server.natlab import rust_trial
+from antquic_server.natlab import meeting
 from antquic_server.natlab.lab import Lab
 from antquic_server.natlab.matrix import Cell, Outcome, TrialResult
+from antquic_server.natlab.meeting import Coordinator, MeetingTrial, host_of, outcome_of
 from antquic_server.natlab.model import KINDS
-from antquic_server.natlab.namespaces import LabUnavailableError
-from antquic_server.natlab.rust_trial import Coordinator, RustTrial, default_program, host_of, outcome_of
+from antquic_server.natlab.programs import AntQuic, Library
 
 CELL = Cell(kind_a=KINDS["full-cone"], kind_b=KINDS["symmetric"], initiator="b")
 NODE = "198.18.0.1"
@@ -78,16 +77,21 @@ class HostLab:
         return subprocess.Popen(command, **options)
 
 
-def run(directory: Path, behaviour: str, monkeypatch: pytest.MonkeyPatch) -> tuple[TrialResult, HostLab]:
+def run(
+    directory: Path, behaviour: str, monkeypatch: pytest.MonkeyPatch, *, meeting_timeout_s: float = 1.0
+) -> tuple[TrialResult, HostLab]:
     """Run the trial with a pretender that behaves so."""
-    monkeypatch.setattr(rust_trial, "_MEETING_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(rust_trial, "_DELIVERY_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(meeting, "_MEETING_TIMEOUT_S", meeting_timeout_s)
+    monkeypatch.setattr(meeting, "_DELIVERY_TIMEOUT_S", 0.5)
     program = directory / "ant-quic"
     body = PRETENDER.replace("    BEHAVIOUR\n", textwrap.indent(textwrap.dedent(behaviour) or "pass", "    ") + "\n")
     program.write_text(f"#!{sys.executable}\n{body}")
     program.chmod(0o755)
     lab = HostLab()
-    trial = RustTrial(program=program, coordinator=Coordinator.ANT_QUIC, log_directory=directory / "logs")
+    ant_quic = AntQuic(program=program)
+    trial = MeetingTrial(
+        a=ant_quic, b=ant_quic, coordinator=Coordinator.ANT_QUIC, ant_quic=ant_quic, log_directory=directory / "logs"
+    )
     return trial(cast("Lab", lab), CELL), lab
 
 
@@ -165,16 +169,20 @@ def test_hosts_of_addresses() -> None:
     assert list(map(host_of, addresses)) == ["198.18.0.1", "2001:2::1", "198.18.0.1", "", ""]
 
 
-def test_the_program_is_found_where_it_was_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """First the cache, then PATH; without either the line says what to do, with exit code 3."""
-    monkeypatch.setenv("ANTQUIC_CACHE", str(tmp_path))
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    with pytest.raises(LabUnavailableError, match=r"run scripts/build-peers\.sh") as caught:
-        default_program()
-    assert caught.value.exit_code == 3
-    for directory in (tmp_path / "bin", tmp_path / "peers" / f"ant-quic-{rust_trial.ANT_QUIC_VERSION}" / "bin"):
-        directory.mkdir(parents=True)
-        program = directory / "ant-quic"
-        program.touch(mode=0o755)
-        assert default_program() == program
-        assert os.access(program, os.X_OK)
+def test_who_says_that_it_has_failed_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the library does; its word and its sentence are the reason."""
+    monkeypatch.setattr(AntQuic, "failure", lambda _, process: Library().failure(process))
+    behaviour = 'say(event="connect_failed", peer_id=other * 4, reason="no_path", detail="in vain")'
+
+    result, _ = run(tmp_path, behaviour, monkeypatch, meeting_timeout_s=60.0)
+
+    assert (result.outcome, result.delivered_bytes) == (Outcome.FAILED, 0)
+    assert result.reason == f"no_path: in vain; {SILENT}"
+    assert result.seconds < 30.0
+
+
+def test_theory_counts_on_prediction_only_where_both_predict() -> None:
+    """Each side has to know where the other will come from."""
+    ant_quic = AntQuic(program=Path("ant-quic"))
+    for a, b, prediction in ((Library(), Library(), True), (ant_quic, Library(), False), (ant_quic, ant_quic, False)):
+        assert MeetingTrial(a=a, b=b).prediction is prediction

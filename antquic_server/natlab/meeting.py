@@ -1,19 +1,17 @@
 """
-The trial with real peers: two ant-quic programs that know nobody but the node.
+The trial with programs: two peers that know nobody but the node, each of which may be ant-quic or our own library.
 
-Peer ``target`` connects to the node and waits. Peer ``initiator`` does the same and asks for the target by its id
-(``--connect-peer-id``); the node coordinates. Both send counters of eight bytes, and what counts is that each receives
-the other's. With another coordinator than ours in the node's place the same cell shows which failures are the peers'
-own.
+The target connects to the node and waits. The initiator does the same and asks for the target by its id; the node
+coordinates. Both send counters of eight bytes, and what counts is that each receives the other's. With another
+coordinator than ours in the node's place the same cell shows which failures are the peers' own.
 """
 
-import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -23,12 +21,10 @@ from pathlib import Path
 from antquic_server.natlab.json_process import JsonProcess, Message
 from antquic_server.natlab.lab import Lab
 from antquic_server.natlab.matrix import Cell, Outcome, TrialResult
-from antquic_server.natlab.namespaces import LabError, LabUnavailableError
+from antquic_server.natlab.namespaces import LabError
+from antquic_server.natlab.programs import AntQuic, PeerProgram, package_environment
 
-__all__ = ["ANT_QUIC_VERSION", "Coordinator", "RustTrial", "default_program", "host_of", "outcome_of"]
-
-ANT_QUIC_VERSION = "0.27.44"
-"""The version that ``scripts/build-peers.sh`` builds."""
+__all__ = ["Coordinator", "MeetingTrial", "host_of", "outcome_of"]
 
 COUNTER_BYTES = 8
 
@@ -36,13 +32,10 @@ _NODE_PORT = 4433
 _NODE_BOOT_TIMEOUT_S = 30.0
 _PEER_BOOT_TIMEOUT_S = 20.0
 _MEETING_TIMEOUT_S = 35.0
-"""The peers give up looking for an unknown address after 30 seconds."""
+"""ant-quic gives up looking for an unknown address after 30 seconds, our library after ``nat.discovery_timeout_s``."""
 
 _DELIVERY_TIMEOUT_S = 5.0
-_COUNTER_INTERVAL_MS = 200
-_PRINTED_ID_DIGITS = 16  # of a peer id's 64, in every event but the peer's own
-
-_OWN_FAILURE = "Failed to connect to peer"
+_PRINTED_ID_DIGITS = 16  # of a peer id's 64, in every event of ant-quic's but the peer's own
 
 _OUTCOMES = {"direct": Outcome.DIRECT, "nat_traversed": Outcome.PUNCHED, "relayed": Outcome.RELAYED}
 
@@ -54,35 +47,26 @@ class Coordinator(StrEnum):
     ANT_QUIC = "ant-quic"
 
 
-def default_program() -> Path:
-    """
-    Return the path of ``ant-quic``: where ``scripts/build-peers.sh`` puts it, else wherever PATH has it.
-
-    Raises:
-        LabUnavailableError: It is in neither place.
-    """
-    cache = Path(os.environ.get("ANTQUIC_CACHE") or Path.home() / ".cache" / "antquic-server")
-    built = cache / "peers" / f"ant-quic-{ANT_QUIC_VERSION}" / "bin" / "ant-quic"
-    if os.access(built, os.X_OK):
-        return built
-    found = shutil.which("ant-quic")
-    if found is None:
-        raise LabUnavailableError("no ant-quic to test with: run scripts/build-peers.sh, or name one with --program")
-    return Path(found)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RustTrial:
+class MeetingTrial:
     """
-    Runs a cell with two ``ant-quic`` programs; call it as a ``matrix.Trial``.
+    Runs a cell with a program on each side; call it as a ``matrix.Trial``.
 
-    ``node_arguments`` go to our node in addition to its own; ``log_directory`` keeps the logs of every process.
+    ``node_arguments`` go to our node in addition to its own; ``ant_quic`` is what runs in its place with the other
+    coordinator; ``log_directory`` keeps the logs of every process.
     """
 
-    program: Path
+    a: PeerProgram
+    b: PeerProgram
     coordinator: Coordinator = Coordinator.OURS
+    ant_quic: AntQuic | None = None
     node_arguments: Sequence[str] = ()
     log_directory: Path | None = None
+
+    @property
+    def prediction(self) -> bool:
+        """Whether theory may count on predicted ports: only if both sides predict."""
+        return self.a.predicts_ports and self.b.predicts_ports
 
     def __call__(self, lab: Lab, cell: Cell) -> TrialResult:
         """Run one meeting."""
@@ -90,38 +74,44 @@ class RustTrial:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="antquic-natlab-")))
             stack.callback(self._keep_logs, directory, cell)
             addresses = stack.enter_context(self._node(lab, directory))
-            target = stack.enter_context(self._peer(lab, cell.target, addresses, directory, ()))
+            target = stack.enter_context(self._peer(lab, cell.target, addresses, directory))
             target_id = _own_id(target)
             _wait_registered(target)
-            arguments = ("--connect-peer-id", target_id)
-            started_s = time.monotonic()
-            initiator = stack.enter_context(self._peer(lab, cell.initiator, addresses, directory, arguments))
-            result = _observe(initiator, target, (_own_id(initiator), target_id), lab.addresses.node, started_s)
+            initiator = stack.enter_context(self._peer(lab, cell.initiator, addresses, directory, target_id))
+            ids = (_own_id(initiator), target_id)
+            result = self._observe(initiator, target, cell, ids, lab.addresses.node)
             return result if result.is_direct_path else _with_evidence(result, lab, cell)
 
     @property
-    def _node_log_level(self) -> str:
-        return "info" if self.log_directory is None else "debug"
+    def _verbose(self) -> bool:
+        return self.log_directory is not None
+
+    def _program(self, role: str) -> PeerProgram:
+        return self.a if role == "a" else self.b
 
     @contextmanager
     def _node(self, lab: Lab, directory: Path) -> Iterator[list[str]]:
         """Run the coordinator; yields the addresses the peers are told."""
         listen = [f"{host}:{_NODE_PORT}" for host in lab.addresses.node]
         if self.coordinator is Coordinator.ANT_QUIC:
-            with self._peer(lab, "node", (), directory, ("--listen", f"0.0.0.0:{_NODE_PORT}")) as node:
+            assert self.ant_quic is not None, "somebody must be the coordinator"
+            command = self.ant_quic.node_command(f"0.0.0.0:{_NODE_PORT}", verbose=self._verbose)
+            with self._process(lab, "node", command, self.ant_quic, directory) as node:
                 _own_id(node)
                 yield listen[:1]
             return
+        log_level = "debug" if self._verbose else "info"
         command = [sys.executable, "-m", "antquic_server", "serve", "--workers", "2", "--admin", "127.0.0.1:0"]
-        command += ["--identity", str(directory / "node.pem"), "--log-level", self._node_log_level]
+        command += ["--identity", str(directory / "node.pem"), "--log-level", log_level]
         command += [word for address in listen for word in ("--listen", address)]
         node = JsonProcess(
             lab,
             "node",
             [*command, *self.node_arguments],
-            environment=_node_environment(),
+            environment=package_environment(),
             directory=directory,
             log=directory / "node.log",
+            name="antquic-server",
         )
         try:
             node.wait_for(
@@ -129,37 +119,39 @@ class RustTrial:
                 what="ready line",
                 timeout_s=_NODE_BOOT_TIMEOUT_S,
             )
-            yield listen[:1]
+            yield listen
         finally:
             node.stop(signal.SIGTERM)
 
     @contextmanager
     def _peer(
-        self, lab: Lab, role: str, known_peers: Sequence[str], directory: Path, arguments: Sequence[str]
+        self, lab: Lab, role: str, known_peers: Sequence[str], directory: Path, target: str | None = None
     ) -> Iterator[JsonProcess]:
-        """Run a peer with a home of its own, whose cache of peers would else carry over to the next one."""
+        program = self._program(role)
+        command = program.command(known_peers, target, verbose=self._verbose)
+        with self._process(lab, role, command, program, directory) as peer:
+            yield peer
+
+    @contextmanager
+    def _process(
+        self, lab: Lab, role: str, command: list[str], program: PeerProgram, directory: Path
+    ) -> Iterator[JsonProcess]:
+        """Run a peer with a home of its own."""
         home = directory / f"peer-{role}"
         home.mkdir()
-        command = [str(self.program), "--no-mdns", "--no-port-mapping", "--no-default-bootstrap", "--json"]
-        if self.log_directory is not None:
-            command.append("--verbose")
-        if "--listen" not in arguments:
-            command += ["--listen", "0.0.0.0:0"]
-        if known_peers:
-            command += ["--known-peers", ",".join(known_peers), "--counter-test"]
-            command += ["--counter-interval", str(_COUNTER_INTERVAL_MS)]
         peer = JsonProcess(
             lab,
             role,
-            [*command, *arguments],
-            environment=_peer_environment(home),
+            command,
+            environment=program.environment(home),
             directory=home,
             log=directory / f"peer-{role}.log",
+            name=program.name,
         )
         try:
             yield peer
         finally:
-            # On SIGINT, the one signal they listen to, they take five seconds to say goodbye in a lab that is over.
+            # In a lab that is over nobody has to say goodbye, for which ant-quic takes five seconds.
             peer.stop(signal.SIGKILL)
 
     def _keep_logs(self, directory: Path, cell: Cell) -> None:
@@ -168,6 +160,36 @@ class RustTrial:
             kept.mkdir(parents=True, exist_ok=True)
             for log in directory.glob("*.log"):
                 shutil.copy(log, kept)
+
+    def _observe(
+        self,
+        initiator: JsonProcess,
+        target: JsonProcess,
+        cell: Cell,
+        ids: tuple[str, str],
+        node_addresses: Sequence[str],
+    ) -> TrialResult:
+        """Wait for both peers to name each other and for the counters; ``ids`` are the initiator's and the target's."""
+        initiator_id, target_id = ids
+        started_s = time.monotonic()
+        failure = self._program(cell.initiator).failure
+        seconds = 0.0
+        try:
+            _wait_connected(initiator, target_id, failure)
+            seconds = time.monotonic() - started_s
+            _wait(target, "peer_connected", initiator_id, _DELIVERY_TIMEOUT_S)
+            _wait(initiator, "counter_received", target_id, _DELIVERY_TIMEOUT_S)
+            _wait(target, "counter_received", initiator_id, _DELIVERY_TIMEOUT_S)
+            reason = ""
+        except LabError as error:
+            # What the peer itself gives as the reason says more than what did not come.
+            reason = failure(initiator) or str(error)
+            seconds = seconds or time.monotonic() - started_s
+        received = len(_events(initiator, "counter_received", target_id))
+        received += len(_events(target, "counter_received", initiator_id))
+        # Only now: a peer names its connections one after another, and bytes may come before the last name.
+        outcome = _outcome(initiator, target_id, node_addresses)
+        return TrialResult(outcome=outcome, reason=reason, seconds=seconds, delivered_bytes=received * COUNTER_BYTES)
 
 
 def outcome_of(connected: Message, node_addresses: Sequence[str]) -> Outcome:
@@ -191,34 +213,6 @@ def host_of(address: str) -> str:
     return str(mapped or host)
 
 
-def _observe(
-    initiator: JsonProcess,
-    target: JsonProcess,
-    ids: tuple[str, str],
-    node_addresses: Sequence[str],
-    started_s: float,
-) -> TrialResult:
-    """Wait for both peers to name each other and for the counters; ``ids`` are the initiator's and the target's."""
-    initiator_id, target_id = ids
-    seconds = 0.0
-    try:
-        _wait(initiator, "peer_connected", target_id, _MEETING_TIMEOUT_S)
-        seconds = time.monotonic() - started_s
-        _wait(target, "peer_connected", initiator_id, _DELIVERY_TIMEOUT_S)
-        _wait(initiator, "counter_received", target_id, _DELIVERY_TIMEOUT_S)
-        _wait(target, "counter_received", initiator_id, _DELIVERY_TIMEOUT_S)
-        reason = ""
-    except LabError as error:
-        # What the peer itself gives as the reason says more than what did not come.
-        reason = _own_reason(initiator) or str(error)
-        seconds = seconds or time.monotonic() - started_s
-    received = len(_events(initiator, "counter_received", target_id))
-    received += len(_events(target, "counter_received", initiator_id))
-    # Only now: a peer names its connections one after another, and bytes may come before the last name.
-    outcome = _outcome(initiator, target_id, node_addresses)
-    return TrialResult(outcome=outcome, reason=reason, seconds=seconds, delivered_bytes=received * COUNTER_BYTES)
-
-
 def _outcome(peer: JsonProcess, other_id: str, node_addresses: Sequence[str]) -> Outcome:
     """
     Tell how the initiator got through.
@@ -232,10 +226,6 @@ def _outcome(peer: JsonProcess, other_id: str, node_addresses: Sequence[str]) ->
     return Outcome.FAILED
 
 
-def _own_reason(peer: JsonProcess) -> str:
-    return peer.last_line(_OWN_FAILURE).partition(_OWN_FAILURE)[2].partition(": ")[2].strip()
-
-
 def _events(peer: JsonProcess, event: str, other_id: str) -> list[Message]:
     return peer.find(lambda message: _is_about(message, event, other_id))
 
@@ -244,9 +234,20 @@ def _wait(peer: JsonProcess, event: str, other_id: str, timeout_s: float) -> Non
     peer.wait_for(lambda message: _is_about(message, event, other_id), what=event, timeout_s=timeout_s)
 
 
+def _wait_connected(peer: JsonProcess, other_id: str, failure: Callable[[JsonProcess], str]) -> None:
+    """Wait until the peer names the other one; a peer that says itself that it has failed is not waited for."""
+    peer.wait_for(
+        lambda message: _is_about(message, "peer_connected", other_id) or message.get("event") == "connect_failed",
+        what="peer_connected",
+        timeout_s=_MEETING_TIMEOUT_S,
+    )
+    if not _events(peer, "peer_connected", other_id):
+        raise LabError(failure(peer))
+
+
 def _is_about(message: Message, event: str, other_id: str) -> bool:
-    subject = message.get("peer_id", message.get("peer"))
-    return message.get("event") == event and subject == other_id[:_PRINTED_ID_DIGITS]
+    subject = str(message.get("peer_id", message.get("peer")))
+    return message.get("event") == event and subject[:_PRINTED_ID_DIGITS] == other_id[:_PRINTED_ID_DIGITS]
 
 
 def _with_evidence(result: TrialResult, lab: Lab, cell: Cell) -> TrialResult:
@@ -273,19 +274,3 @@ def _wait_registered(peer: JsonProcess) -> None:
 
 def _is_event(event: str) -> Callable[[Message], bool]:
     return lambda message: message.get("event") == event
-
-
-def _peer_environment(home: Path) -> dict[str, str]:
-    return {
-        "PATH": os.environ.get("PATH", ""),
-        "HOME": str(home),
-        "TMPDIR": str(home),
-        "XDG_CACHE_HOME": str(home),
-        "NO_COLOR": "1",
-    }
-
-
-def _node_environment() -> Mapping[str, str]:
-    # The package may run from a source tree that is not installed.
-    root = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
