@@ -70,23 +70,29 @@ def stream_table(results: StreamResults, yardstick: str) -> Table:
 
 
 def target_table(
-    channel: ChannelResults, stream: StreamResults, *, relay: str, coturn: str, stock: str, streams: Sequence[str]
+    channel: ChannelResults,
+    stream: StreamResults,
+    *,
+    relay: str,
+    coturn: str,
+    stock: str,
+    streams: Mapping[str, float | None],
 ) -> Table:
-    """What the project has set itself, and the worst and the median cell of this run."""
+    """What the project has set itself, and the worst and the median cell of this run; ``streams`` by name."""
     table = Table(title="targets", columns=("ratio", "at least", "worst", "median", "cells", "met"))
 
-    def add(what: str, target: float, found: list[float]) -> None:
+    def add(what: str, target: float | None, found: list[float]) -> None:
         if found:
             worst = min(found)
-            met = "yes" if worst >= target else "no"
+            met = None if target is None else "yes" if worst >= target else "no"
             table.rows.append((what, target, worst, statistics.median(found), len(found), met))
 
     singles = [relays for cell, relays in channel.items() if cell.train == 1]
     trains = [relays for cell, relays in channel.items() if cell.train >= _LONG_TRAIN]
     add("channel relay / coturn, single datagrams", 0.5, _all_ratios(singles, relay, coturn))
     add(f"channel relay / coturn, trains of {_LONG_TRAIN} or more", 2.0, _all_ratios(trains, relay, coturn))
-    for name in streams:
-        add(f"{name} / {stock}", 1.0, _all_ratios(stream.values(), name, stock))
+    for name, target in streams.items():
+        add(f"{name} / {stock}", target, _all_ratios(stream.values(), name, stock))
     return table
 
 

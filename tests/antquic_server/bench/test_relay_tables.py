@@ -46,7 +46,7 @@ def test_without_the_yardstick_there_is_no_ratio() -> None:
     results = {_cell(1): {"ours": _results(100)}}
 
     assert channel_table(results, "theirs").as_plain()[0]["x theirs"] is None
-    assert target_table(results, {}, relay="ours", coturn="theirs", stock="echo", streams=()).rows == []
+    assert target_table(results, {}, relay="ours", coturn="theirs", stock="echo", streams={}).rows == []
 
 
 def test_stream_rows_compare_with_the_echo() -> None:
@@ -64,8 +64,15 @@ def test_targets_are_judged_by_the_worst_cell() -> None:
         _cell(16): {"ours": _results(500), "theirs": _results(100)},
         _cell(16, cut=True): {"ours": _results(150), "theirs": _results(100)},
     }
-    stream = {(1000, 1): {"up": _results(300), "echo": _results(100)}}
+    stream = {(1000, 1): {"up": _results(300), "both": _results(90), "echo": _results(100)}}
 
-    table = target_table(channel, stream, relay="ours", coturn="theirs", stock="echo", streams=("up",))
+    table = target_table(
+        channel, stream, relay="ours", coturn="theirs", stock="echo", streams={"up": 1.0, "both": None}
+    )
 
-    assert [(row[2], row[4], row[5]) for row in table.rows] == [(0.6, 1, "yes"), (1.5, 2, "no"), (3.0, 1, "yes")]
+    assert [(row[2], row[4], row[5]) for row in table.rows] == [
+        (0.6, 1, "yes"),
+        (1.5, 2, "no"),
+        (3.0, 1, "yes"),
+        (0.9, 1, None),
+    ]
