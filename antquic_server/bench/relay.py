@@ -172,7 +172,7 @@ def _notes(plan: Plan, place: Place, findings: _Findings) -> list[str]:
         )
         if place.names:
             notes.append(
-                "Trains leave whole, as with a card that cuts them, or are cut by the kernel at the relay's cost; so are "
+                "Trains leave whole, as with a card that cuts them, or are cut by the kernel at the relay's cost; also "
                 "those that a node makes of single datagrams."
             )
         else:
