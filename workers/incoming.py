@@ -9,13 +9,12 @@ socket sends one flow.
 """
 
 from itertools import repeat
-from struct import Struct
 
 from antquic_server.net.trains import MAX_TRAIN_BYTES, split_train
 from antquic_server.net.udp import PathAddress, UdpSocket
 from antquic_server.protocol.relay_channel import HEADER_BYTES, is_channel_datagram
 from antquic_server.stats.counters import CounterSet
-from workers.channel_table import ChannelTable, source_of
+from workers.channel_table import ChannelTable, header_number, source_of
 from workers.strangers import Strangers
 
 FIXED_BIT = 0x40
@@ -25,10 +24,8 @@ RECEIVE_BURST_DATAGRAMS = 128
 """Enough to find both datagrams of many ClientHellos together; about 3 ms of work at 25 µs each."""
 
 
-_Run = tuple[list[memoryview], PathAddress]
-"""Datagrams of one header that came one by one, and the path they came by."""
-
-_header_number = Struct("=Q").unpack_from
+_Run = tuple[list[memoryview], PathAddress, int]
+"""Datagrams of one header that came one by one, the path they came by, and the header as a number."""
 
 
 class Incoming:
@@ -62,55 +59,57 @@ class Incoming:
     ) -> None:
         """Pass on what belongs to channels, each in its order, and append the rest to ``received``."""
         runs: dict[tuple[int, int], _Run] = {}
+        passed_on = total_bytes = 0
+        already_received = len(received)
         for view, segment_size, path in trains:
             size = len(view)
+            total_bytes += size
             if size < HEADER_BYTES or view[0] >= FIXED_BIT:
                 received += zip(split_train(view.tobytes(), segment_size), repeat(path))
                 continue
-            # A path is one object for all that come by it at this time. A number is read much faster than eight bytes.
-            key = (_header_number(view)[0], id(path))
+            number = header_number(view)[0]
+            # A path is one object for all that come by it at this time.
+            key = (number, id(path))
             run = runs.get(key)
             if run is not None and not _takes(run[0], size, segment_size):
-                self._pass_on_run(run, received, now_s)
+                passed_on += self._pass_on_run(run, received, now_s)
                 del runs[key]
                 run = None
             if size > segment_size:
-                self._pass_on_train(view, segment_size, path, received, now_s)
+                passed_on += self._pass_on_train(([view], path, number), segment_size, received, now_s)
             elif run is not None:
                 run[0].append(view)
             else:
-                runs[key] = ([view], path)
+                runs[key] = ([view], path, number)
         for run in runs.values():
-            self._pass_on_run(run, received, now_s)
+            passed_on += self._pass_on_run(run, received, now_s)
+        values = self._counters.values
+        values["datagrams_received"] += passed_on
+        values["bytes_received"] += total_bytes - sum(len(data) for data, _ in received[already_received:])
 
-    def _pass_on_run(self, run: _Run, received: list[tuple[bytes, PathAddress]], now_s: float) -> None:
-        datagrams, path = run
-        route = self._channels.routes.get((datagrams[0][:HEADER_BYTES].tobytes(), source_of(path)))
+    def _pass_on_run(self, run: _Run, received: list[tuple[bytes, PathAddress]], now_s: float) -> int:
+        """Return how many datagrams were passed on, all or none."""
+        datagrams, path, number = run
+        route = self._channels.routes.get((number, source_of(path)))
         if route is None:
             received += [(datagram.tobytes(), path) for datagram in datagrams]
-        else:
-            self._channels.follow_run(route, datagrams, now_s)
-            self._count(len(datagrams), sum(map(len, datagrams)))
+            return 0
+        count = len(datagrams)
+        if count == 1:
+            return self._channels.follow(route, datagrams[0], len(datagrams[0]), now_s)
+        self._channels.follow_run(route, datagrams, now_s)
+        return count
 
     def _pass_on_train(
-        self,
-        train: memoryview,
-        segment_size: int,
-        path: PathAddress,
-        received: list[tuple[bytes, PathAddress]],
-        now_s: float,
-    ) -> None:
-        route = self._channels.routes.get((train[:HEADER_BYTES].tobytes(), source_of(path)))
+        self, run: _Run, segment_size: int, received: list[tuple[bytes, PathAddress]], now_s: float
+    ) -> int:
+        """Return how many datagrams were passed on, all or none."""
+        (train,), path, number = run
+        route = self._channels.routes.get((number, source_of(path)))
         count = 0 if route is None else self._channels.follow(route, train, segment_size, now_s)
-        if count:
-            self._count(count, len(train))
-        else:
+        if not count:
             received += zip(split_train(train.tobytes(), segment_size), repeat(path))
-
-    def _count(self, datagrams: int, size: int) -> None:
-        values = self._counters.values
-        values["datagrams_received"] += datagrams
-        values["bytes_received"] += size
+        return count
 
     def receive_untrusted(self, data: bytes, path: PathAddress, now_s: float, *, forward_strays: bool) -> None:
         """Deal with a single datagram that is not QUIC."""
