@@ -75,7 +75,13 @@ def test_every_status_of_the_relay_is_listed_with_its_words() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", [*(verdict for verdict in TargetVerdict if verdict is not TargetVerdict.ALLOWED), "queue_full", "rate"]
+    "word",
+    [
+        *(verdict for verdict in TargetVerdict if verdict is not TargetVerdict.ALLOWED),
+        "queue_full",
+        "rate",
+        "new_targets",
+    ],
 )
 def test_every_drop_of_the_stream_relay_is_explained(word: str) -> None:
     """In docs/relay.md, by its word in the metrics."""

@@ -1,20 +1,23 @@
 """
 What a socket holds is read here, and what belongs to relay channels is taken out of it.
 
-A train of one channel is passed on as soon as it is read, before the buffer is used again; that is the whole way of
-nearly all that a relay carries. Datagrams of a leg that came each by itself go on together, as a train: that saves the
-look into the table and the system call for all but the first of what one read has given. Everything else comes out
-datagram by datagram: a train may hold two channels, or QUIC and a channel, since whoever has several of them on one
-socket sends one flow.
+Up to sixteen trains are read with one system call, and what of them belongs to one channel and comes from one address
+is passed on in as few as the kernel allows: a train that was read whole is sent whole, trains or single datagrams of
+one size are sent as a longer one. They stay where they lie, so that nothing is copied for it, and none waits for
+another: only what the socket holds already is put together.
+
+All the rest comes out datagram by datagram: a train may hold two channels, or QUIC and a channel, since whoever has
+several of them on one socket sends one flow.
 """
 
 from itertools import repeat
+from struct import Struct
 
-from antquic_server.net.trains import MAX_TRAIN_BYTES, split_train
+from antquic_server.net.trains import MAX_TRAIN_BYTES, MAX_TRAIN_DATAGRAMS, split_train
 from antquic_server.net.udp import PathAddress, UdpSocket
-from antquic_server.protocol.relay_channel import HEADER_BYTES, is_channel_datagram
+from antquic_server.protocol.relay_channel import HEADER_BYTES, is_channel_datagram, is_one_channel
 from antquic_server.stats.counters import CounterSet
-from workers.channel_table import ChannelTable, header_number, source_of
+from workers.channel_table import ChannelTable, Route, source_of
 from workers.strangers import Strangers
 
 FIXED_BIT = 0x40
@@ -22,10 +25,37 @@ FIXED_BIT = 0x40
 
 RECEIVE_BURST_DATAGRAMS = 128
 """Enough to find both datagrams of many ClientHellos together; about 3 ms of work at 25 µs each."""
+_header_number = Struct("=Q").unpack_from
 
 
-_Run = tuple[list[memoryview], PathAddress, int]
-"""Datagrams of one header that came one by one, the path they came by, and the header as a number."""
+class Run:
+    """
+    A train of one channel that is being put together.
+
+    It grows until something of another size comes, or a datagram shorter than the others, with which every train ends,
+    or as long as the kernel takes it.
+    """
+
+    __slots__ = ("_limit", "pieces", "route", "segment_size", "size")
+
+    def __init__(self, route: Route, segment_size: int) -> None:
+        self.route = route
+        self.pieces: list[memoryview] = []
+        self.size = 0
+        self.segment_size = segment_size
+        self._limit = min(MAX_TRAIN_BYTES, MAX_TRAIN_DATAGRAMS * segment_size)
+
+    def takes(self, size: int, segment_size: int) -> bool:
+        """Whether a train, or a single datagram, can be its next piece."""
+        fits = size <= self.segment_size if size <= segment_size else segment_size == self.segment_size
+        return fits and self.size + size <= self._limit
+
+    def add(self, piece: memoryview, size: int) -> None:
+        """Append the next piece; the first one always fits."""
+        self.pieces.append(piece)
+        self.size += size
+        if size % self.segment_size:
+            self._limit = 0  # nothing can follow
 
 
 class Incoming:
@@ -41,75 +71,80 @@ class Incoming:
         received: list[tuple[bytes, PathAddress]] = []
         at_once = sock.trains_at_once
         looked_at = 0
-        # A train that is passed on whole costs no more than one datagram of QUIC.
+        # What is passed on costs no more than one datagram of QUIC, train or not.
         while looked_at < RECEIVE_BURST_DATAGRAMS and len(received) < RECEIVE_BURST_DATAGRAMS:
             trains = sock.receive_trains()
-            self._pass_on(trains, received, now_s)
+            self._sort(trains, received, now_s)
             if len(trains) < at_once:
                 break
             looked_at += len(trains)
         self._counters.values["datagrams_received"] += len(received)
         return received
 
-    def _pass_on(
+    def _sort(
         self,
         trains: list[tuple[memoryview, int, PathAddress]],
         received: list[tuple[bytes, PathAddress]],
         now_s: float,
     ) -> None:
-        """Pass on what belongs to channels, each in its order, and append the rest to ``received``."""
-        runs: dict[tuple[int, int], _Run] = {}
-        passed_on = total_bytes = 0
-        already_received = len(received)
+        """Deal with what belongs to channels, each in its order, and append the rest to ``received``."""
+        runs: dict[tuple[int, int], Run] = {}
+        dealt_with = total_bytes = 0
+        received_before = len(received)
         for view, segment_size, path in trains:
             size = len(view)
             total_bytes += size
             if size < HEADER_BYTES or view[0] >= FIXED_BIT:
                 received += zip(split_train(view.tobytes(), segment_size), repeat(path))
                 continue
-            number = header_number(view)[0]
-            # A path is one object for all that come by it at this time.
-            key = (number, id(path))
-            run = runs.get(key)
-            if run is not None and not _takes(run[0], size, segment_size):
-                passed_on += self._pass_on_run(run, received, now_s)
-                del runs[key]
-                run = None
+            count = 1
             if size > segment_size:
-                passed_on += self._pass_on_train(([view], path, number), segment_size, received, now_s)
-            elif run is not None:
-                run[0].append(view)
-            else:
-                runs[key] = ([view], path, number)
+                if not is_one_channel(view, segment_size):
+                    received += zip(split_train(view.tobytes(), segment_size), repeat(path))
+                    continue
+                count = -(-size // segment_size)
+            # A path is one object for all that come by it at this time, and a number is read faster than eight bytes.
+            key = (_header_number(view)[0], id(path))
+            run = runs.get(key)
+            if run is None or not run.takes(size, segment_size):
+                if run is not None:
+                    self._pass_on(run, now_s)
+                    del runs[key]
+                route = self._channels.routes.get((view[:HEADER_BYTES].tobytes(), source_of(path)))
+                if route is None:
+                    dealt_with += self._take_without_route(view, segment_size, count, path, received, now_s)
+                    continue
+                run = runs[key] = Run(route, segment_size)
+            run.add(view, size)
+            dealt_with += count
         for run in runs.values():
-            passed_on += self._pass_on_run(run, received, now_s)
+            self._pass_on(run, now_s)
         values = self._counters.values
-        values["datagrams_received"] += passed_on
-        values["bytes_received"] += total_bytes - sum(len(data) for data, _ in received[already_received:])
+        values["datagrams_received"] += dealt_with
+        values["bytes_received"] += total_bytes - sum(len(data) for data, _ in received[received_before:])
 
-    def _pass_on_run(self, run: _Run, received: list[tuple[bytes, PathAddress]], now_s: float) -> int:
-        """Return how many datagrams were passed on, all or none."""
-        datagrams, path, number = run
-        route = self._channels.routes.get((number, source_of(path)))
-        if route is None:
-            received += [(datagram.tobytes(), path) for datagram in datagrams]
-            return 0
-        count = len(datagrams)
-        if count == 1:
-            return self._channels.follow(route, datagrams[0], len(datagrams[0]), now_s)
-        self._channels.follow_run(route, datagrams, now_s)
-        return count
+    def _pass_on(self, run: Run, now_s: float) -> None:
+        self._channels.follow_run(run.route, run.pieces, run.size, run.segment_size, now_s)
 
-    def _pass_on_train(
-        self, run: _Run, segment_size: int, received: list[tuple[bytes, PathAddress]], now_s: float
+    def _take_without_route(  # noqa: PLR0917 - what is known of one train
+        self,
+        train: memoryview,
+        segment_size: int,
+        count: int,
+        path: PathAddress,
+        received: list[tuple[bytes, PathAddress]],
+        now_s: float,
     ) -> int:
-        """Return how many datagrams were passed on, all or none."""
-        (train,), path, number = run
-        route = self._channels.routes.get((number, source_of(path)))
-        count = 0 if route is None else self._channels.follow(route, train, segment_size, now_s)
-        if not count:
-            received += zip(split_train(train.tobytes(), segment_size), repeat(path))
-        return count
+        """Deal with a train of one header that leads nowhere; returns how many datagrams that were, all or none."""
+        if self._channels.refuse(train[:HEADER_BYTES].tobytes(), source_of(path), count, now_s):
+            return count
+        data = train.tobytes()
+        if count == 1 and is_channel_datagram(data):
+            # At once: a bind comes before the data that waits behind it.
+            self.receive_untrusted(data, path, now_s, forward_strays=True)
+            return 1
+        received += zip(split_train(data, segment_size), repeat(path))
+        return 0
 
     def receive_untrusted(self, data: bytes, path: PathAddress, now_s: float, *, forward_strays: bool) -> None:
         """Deal with a single datagram that is not QUIC."""
@@ -117,9 +152,3 @@ class Incoming:
             self._counters.add("drops", 1, "not_quic")
         elif not (forward_strays and self._strangers.pass_on(data, path)):
             self._channels.receive_untrusted(data, path, now_s)
-
-
-def _takes(run: list[memoryview], size: int, segment_size: int) -> bool:
-    """Whether a datagram, or a whole train, of this size can follow in the same train."""
-    first = len(run[0])
-    return size <= segment_size and len(run[-1]) == first >= size and (len(run) + 1) * first <= MAX_TRAIN_BYTES

@@ -35,8 +35,22 @@ MAX_ROUTES: Final = 256
 MAX_TRAIN_PAYLOAD_BYTES: Final = 1452
 """Longer datagrams go out one by one: a train of what has to be fragmented is refused by the kernel."""
 
+MIN_COST_BYTES: Final = 100
+"""What a datagram counts at least towards a rate, since short ones cost the machine as much as long ones do."""
+
+NEW_TARGETS_PER_S: Final = 50.0
+NEW_TARGETS_BURST: Final = 256.0
+"""Addresses that a peer may begin to send to: to judge one costs as much as fifty datagrams. Even a listener has fewer
+new callers."""
+
+MALFORMED_PER_S: Final = 10.0
+MALFORMED_BURST: Final = 100.0
+"""Frames without an address that are passed over, as ant-quic does; who sends more has lost its place in the stream."""
+
 MAX_OVERHEAD_BYTES: Final = 24
 """Of a frame of ours: its length, and a header with an IPv6 address."""
+
+FRAME_MALFORMED: Final = "frame_malformed"
 
 _LENGTH: Final = Struct(">I")
 
@@ -76,6 +90,8 @@ class RelaySession:
         "_headers",
         "_local_control",
         "_loop",
+        "_malformed",
+        "_new_targets",
         "_policy",
         "_policy_generation",
         "_port",
@@ -113,6 +129,8 @@ class RelaySession:
         self._counters = counters
         self._advertised_host = advertised_host
         self._session_ports = session_ports
+        self._new_targets = TokenBucket(NEW_TARGETS_PER_S, NEW_TARGETS_BURST)
+        self._malformed = TokenBucket(MALFORMED_PER_S, MALFORMED_BURST)
         self._reader = FrameReader()
         self._routes: dict[bytes, PathAddress | str] = {}
         """By a frame's header: where to send, or the reason not to."""
@@ -161,32 +179,39 @@ class RelaySession:
         if self._policy.generation != self._policy_generation:
             self._policy_generation = self._policy.generation
             self._routes.clear()
+        now_s = time.monotonic()
         groups: dict[PathAddress, list[bytes]] = {}
+        refused: dict[str, int] = {}
         routes = self._routes
-        last_header = b""
+        last_header: bytes | None = None
         payloads: list[bytes] = []
         for header, payload in frames:
             if header != last_header:
-                route = routes.get(header) or self._find_route_untrusted(header)
+                route = routes.get(header) or self._find_route_untrusted(header, now_s)
                 if isinstance(route, str):
-                    self._counters.dropped(route)
+                    refused[route] = refused.get(route, 0) + 1
                     continue
                 payloads = groups.setdefault(route, [])
                 last_header = header
             payloads.append(payload)
-        now_s = time.monotonic()
+        for reason, count in refused.items():
+            self._counters.dropped(reason, count)
         for route, group in groups.items():
             admitted = self._within_rate(group, now_s)
             if admitted:
                 self._send_to(route, admitted)
+        if not self._malformed.take(now_s, refused.get(FRAME_MALFORMED, 0)):
+            raise RelayDecodeError("too many relay frames without an address")
 
-    def _find_route_untrusted(self, header: bytes) -> PathAddress | str:
+    def _find_route_untrusted(self, header: bytes, now_s: float) -> PathAddress | str:
         if not header:
-            return "frame_malformed"
+            return FRAME_MALFORMED
+        if not self._new_targets.take(now_s):
+            return "new_targets"
         try:
             target, _ = decode_frame_untrusted(header)
         except RelayDecodeError:
-            return "frame_malformed"
+            return FRAME_MALFORMED
         route = self._route(target.normalised())
         if len(self._routes) >= MAX_ROUTES:
             self._routes.clear()
@@ -249,7 +274,7 @@ class RelaySession:
         # All at once if all may pass, as they nearly always may; each by itself if not. What there is no room for must
         # not use up the rate, which others of the worker share.
         most_bytes = size_bytes + MAX_OVERHEAD_BYTES * len(received)
-        singly = most_bytes > room_bytes or not self._take(size_bytes, now_s)
+        singly = most_bytes > room_bytes or not self._take(size_bytes, len(received), now_s)
         pieces: list[bytes] = []
         last_path: PathAddress | None = None
         last_size = -1
@@ -267,7 +292,7 @@ class RelaySession:
             needed = len(prefix) + size
             if needed > room_bytes:
                 too_full += 1
-            elif singly and not self._take(size, now_s):
+            elif singly and not self._take(size, 1, now_s):
                 too_fast += 1
             else:
                 room_bytes -= needed
@@ -301,19 +326,20 @@ class RelaySession:
 
     def _within_rate(self, payloads: list[bytes], now_s: float) -> Sequence[bytes]:
         """Return what of a group may pass."""
-        if self._take(sum(map(len, payloads)), now_s):
+        if self._take(sum(map(len, payloads)), len(payloads), now_s):
             return payloads
-        admitted = [item for item in payloads if self._take(len(item), now_s)]
+        admitted = [item for item in payloads if self._take(len(item), 1, now_s)]
         self._counters.dropped("rate", len(payloads) - len(admitted))
         return admitted
 
-    def _take(self, size_bytes: int, now_s: float) -> bool:
+    def _take(self, size_bytes: int, datagrams: int, now_s: float) -> bool:
         """Take from the session's rate and from the worker's share, or from neither."""
-        if not self._rate.take(now_s, size_bytes):
+        cost = max(size_bytes, datagrams * MIN_COST_BYTES)
+        if not self._rate.take(now_s, cost):
             return False
-        if self._share.take(now_s, size_bytes):
+        if self._share.take(now_s, cost):
             return True
-        self._rate.take(now_s, -size_bytes)
+        self._rate.take(now_s, -cost)
         return False
 
     def _passed(self, payloads: Sequence[bytes]) -> None:

@@ -28,9 +28,10 @@ examples:
   antquic-server peer send big.iso PEER_ID --via 198.18.0.1:10000 --config peer.toml --set mtu.max=1280
 
 PEER_ID is 64 hexadecimal digits, as `peer listen` prints them; an address is dialled directly. Every connection is
-reported with how it came about: direct, punched or relayed, and why not better. `connect` then measures a round trip,
-which proves that bytes pass both ways. Two --via addresses, of two nodes or of one, show how the NAT in front of us
-behaves, which helps through NATs that count. Without --identity the key lasts as long as the command.
+reported with how it came about: direct, punched or relayed, through which node, and why not better; `listen` also
+tells when one becomes direct. `connect` then measures a round trip, which proves that bytes pass both ways. Two --via
+addresses, of two nodes or of one, show how the NAT in front of us behaves, which helps through NATs that count.
+Without --identity the key lasts as long as the command.
 
 Of a configuration file count [nat], [mtu], [pqc], and of [endpoint] max_connections, idle_timeout_s and keep_alive_s.
 
@@ -67,6 +68,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         help="rounds of hole punching after the first (nat.hole_punch_retries, default 3)",
+    )
+    parser.add_argument(
+        "--relay",
+        choices=("auto", "never", "only"),
+        default="auto",
+        help="have a node carry what hole punching cannot (auto, the default), never, or without punching first (only)",
+    )
+    parser.add_argument(
+        "--relay-listen",
+        action="store_true",
+        help="with listen and receive: be reachable at an address of the node, for peers that cannot be punched to",
     )
     parser.add_argument("--count", metavar="N", type=int, default=1, help="with receive: files to wait for")
     parser.add_argument("--config", metavar="FILE", help="TOML file; else $ANTQUIC_CONFIG; else defaults")
@@ -126,7 +138,11 @@ def _settings(arguments: argparse.Namespace) -> "PeerSettings":
         defaults=PEER_DEFAULTS,
     )
     plain = PeerSettings.from_settings(
-        settings, listen=tuple(arguments.listen or ("0.0.0.0:0",)), known_peers=tuple(arguments.via)
+        settings,
+        listen=tuple(arguments.listen or ("0.0.0.0:0",)),
+        known_peers=tuple(arguments.via),
+        relay=arguments.relay,
+        relay_listen=arguments.relay_listen,
     )
     # Last, because it makes a file: not for a command that is refused.
     identity = None if arguments.identity is None else load_or_create_identity(expand_path(arguments.identity))

@@ -15,19 +15,18 @@ from antquic_server.peer.connection import PeerConnection
 from antquic_server.peer.endpoint import Endpoint
 from antquic_server.peer.files import receive_file, send_file
 from antquic_server.peer.nat_behaviour import Mapping
-from antquic_server.peer.punching import ADVICE, Failure
+from antquic_server.peer.punching import ADVICE, DETAILS, Failure
 from antquic_server.peer.settings import PeerSettings
 from antquic_server.peer.statistics import PeerStatistics
 
-__all__ = ["describe_nat", "run", "why"]
+__all__ = ["describe_nat", "path_facts", "run", "why"]
 
 _WHY = {
     "direct": "dialled without help; there is nothing better",
     "punched": "introduced by a node, both sides dialled at once; not direct, since no address of the peer was known"
     " before",
-    "relayed": "carried by a node; not punched, since the NATs in between let no packet of the other side in",
 }
-"""Why a connection has the path it has, and not a better one."""
+"""Why a connection has the path it has, and not a better one; of a relayed one it depends."""
 
 
 def run(arguments: argparse.Namespace, settings: PeerSettings) -> None:
@@ -37,6 +36,8 @@ def run(arguments: argparse.Namespace, settings: PeerSettings) -> None:
 
     async def main() -> None:
         async with Endpoint(settings) as endpoint:
+            if settings.relay_listen:
+                await endpoint.listen_relayed()
             reporter.ready(endpoint)
             await action(endpoint, arguments, reporter)
 
@@ -60,14 +61,17 @@ class _Reporter:
         """Say who we are and where we can be seen."""
         statistics = endpoint.stats()
         seen = ", ".join(statistics.external_addresses) or "nobody has told us"
+        relay = endpoint.relay_address
+        by_relay = "" if relay is None else f"\nrelayed  {relay}, an address of the node"
         self.tell(
             "ready",
-            f"peer id  {endpoint.peer_id.hex()}\nseen at  {seen}\nour NAT  {describe_nat(statistics)}",
+            f"peer id  {endpoint.peer_id.hex()}\nseen at  {seen}\nour NAT  {describe_nat(statistics)}{by_relay}",
             peer_id=endpoint.peer_id.hex(),
             addresses=[str(item) for item in endpoint.addresses],
             external_addresses=list(statistics.external_addresses),
             nat_mapping=statistics.nat_mapping,
             nat_port_step=statistics.nat_port_step,
+            relay_address=None if relay is None else str(relay),
         )
 
     def connected(self, connection: PeerConnection, *, seconds: float | None = None) -> None:
@@ -77,12 +81,11 @@ class _Reporter:
         took = "" if seconds is None else f" in {seconds:.2f} s"
         self.tell(
             "connected",
-            f"connected to {connection.peer_id.hex()} at {remote}: {connection.path}{took} ({why(connection.path)})",
+            f"connected to {connection.peer_id.hex()} at {remote}: {connection.path}{took} ({why(connection)})",
             peer_id=connection.peer_id.hex(),
             remote=remote,
-            path=connection.path,
-            why=why(connection.path),
             seconds=seconds,
+            **path_facts(connection),
         )
 
     def unreachable(self, error: PeerUnreachableError) -> PeerUnreachableError:
@@ -95,9 +98,26 @@ class _Reporter:
         return PeerUnreachableError(error.target, error.reason, detail)
 
 
-def why(path: str) -> str:
+def why(connection: PeerConnection) -> str:
     """Return why a connection has the path it has and not a better one."""
-    return _WHY[path]
+    if connection.path != "relayed":
+        return _WHY[connection.path]
+    node = "a node" if connection.relayed_by is None else f"the node {connection.relayed_by.hex()}"
+    reason = connection.why_not_direct
+    if reason is None:
+        return f"carried by {node}; not punched, since the other side has asked for a relay, or --relay only was given"
+    return f"carried by {node}; not punched: {reason}: {DETAILS[reason]}"
+
+
+def path_facts(connection: PeerConnection) -> dict[str, object]:
+    """Return how a connection goes, for programs."""
+    node, reason = connection.relayed_by, connection.why_not_direct
+    return {
+        "path": connection.path,
+        "why": why(connection),
+        "relayed_by": None if node is None else node.hex(),
+        "why_not_direct": None if reason is None else reason.value,
+    }
 
 
 def describe_nat(statistics: PeerStatistics) -> str:
@@ -138,6 +158,7 @@ async def _listen(endpoint: Endpoint, _arguments: argparse.Namespace, reporter: 
         async for connection in endpoint.incoming():
             reporter.connected(connection)
             tasks.create_task(_watch(connection, reporter))
+            tasks.create_task(_watch_path(connection, reporter))
             tasks.create_task(_refuse_streams(connection, reporter))
 
 
@@ -148,6 +169,17 @@ async def _watch(connection: PeerConnection, reporter: _Reporter) -> None:
         reporter.tell("message", text, peer_id=peer_id, bytes=len(message))
     reason = connection.close_reason or f"code {connection.close_code}"
     reporter.tell("disconnected", f"{peer_id} is gone: {reason}", peer_id=peer_id, reason=reason)
+
+
+async def _watch_path(connection: PeerConnection, reporter: _Reporter) -> None:
+    """Tell when a relayed connection becomes direct, or falls back to a relay."""
+    with suppress(PeerClosedError):
+        while True:
+            others = {"direct", "punched", "relayed"} - {connection.path}
+            await connection.wait_for_path(*others)
+            peer_id = connection.peer_id.hex()
+            text = f"{peer_id} is {connection.path} now ({why(connection)})"
+            reporter.tell("path", text, peer_id=peer_id, **path_facts(connection))
 
 
 async def _refuse_streams(connection: PeerConnection, reporter: _Reporter) -> None:
@@ -173,9 +205,8 @@ async def _send(endpoint: Endpoint, arguments: argparse.Namespace, reporter: _Re
         bytes=sent.size_bytes,
         sha256=sent.sha256,
         seconds=seconds,
-        path=connection.path,
-        why=why(connection.path),
         path_mtu_bytes=connection.path_mtu_bytes,
+        **path_facts(connection),
     )
     await connection.close()
 
@@ -221,7 +252,6 @@ async def _receive_from(
             file=str(got.path),
             bytes=got.size_bytes,
             sha256=got.sha256,
-            path=connection.path,
-            why=why(connection.path),
+            **path_facts(connection),
         )
         files.put_nowait(None)

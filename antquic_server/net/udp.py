@@ -74,7 +74,7 @@ class UdpSocket:
     a machine with several addresses would else answer from whichever one routing prefers, and the peer would
     not know the sender. ``socket_index`` is written into each ``PathAddress``, so that the owner of several
     sockets finds this one. ``offloads=False`` leaves GRO and GSO off. ``buffer`` is memory of
-    RECEIVE_BUFFER_BYTES to receive into, which many sockets that are read one after another may share;
+    RECEIVE_BUFFER_BYTES or more to receive into, which many sockets that are read one after another may share;
     ``max_paths`` bounds the cache of senders. ``batches``, for sockets that are read by ``receive_trains``, reads
     several trains in one system call where the system can; that takes a megabyte.
 
@@ -203,7 +203,7 @@ class UdpSocket:
         """
         Read one train into ``buffer``: its length and that of its datagrams, where it came from, its packet info.
 
-        The last two are what the kernel says, for ``path_of``; who forwards trains can do without a path.
+        The last two are what the kernel says, for ``path_of``.
         """
         # Into a buffer of our own: fresh memory for the longest possible train at each read is a little
         # faster for single datagrams and twice as slow for long trains, where the allocator keeps returning
@@ -277,29 +277,23 @@ class UdpSocket:
         Returns None if all of it was sent, as it nearly always is. Errors are those of ``send``; what is not handled
         is the caller's to drop, since a train that lies in a receive buffer cannot wait.
         """
-        # Short of calls and objects: a relay sends nearly everything by this way.
-        if len(train) <= segment_size:
+        return self.send_run(destination, (train,), len(train), segment_size)
+
+    def send_run(
+        self, destination: Destination, pieces: Sequence[memoryview], size: int, segment_size: int
+    ) -> SendResult | None:
+        """Send a train of ``size`` bytes that lies in pieces of whole datagrams; returns what ``send_train`` does."""
+        # Short of calls and objects: a relay sends everything by this way.
+        if size <= segment_size:
             control = destination.control
         elif not self._gso:
-            return self._send_singly(destination.address, destination.control, split_train(train, segment_size))
+            return self._send_singly(destination.address, destination.control, _cut(pieces, segment_size))
         else:
             control = destination.control_for(segment_size)
         try:
-            self._sendmsg((train,), control, 0, destination.address)
+            self._sendmsg(pieces, control, 0, destination.address)
         except OSError as error:
-            return self._send_run_again(destination, split_train(train, segment_size), error.errno or errno.EIO)
-        self.send_calls += 1
-        return None
-
-    def send_run(self, destination: Destination, datagrams: Sequence[_Buffer]) -> SendResult | None:
-        """Send datagrams that lie apart as the train they make (``end_of_train``); returns what ``send_train`` does."""
-        if not self._gso or len(datagrams) == 1:
-            result = self._send_singly(destination.address, destination.control, datagrams)
-            return None if result.sent == len(datagrams) else result
-        try:
-            self._sendmsg(datagrams, destination.control_for(len(datagrams[0])), 0, destination.address)
-        except OSError as error:
-            return self._send_run_again(destination, datagrams, error.errno or errno.EIO)
+            return self._send_run_again(destination, _cut(pieces, segment_size), error.errno or errno.EIO)
         self.send_calls += 1
         return None
 
@@ -385,3 +379,7 @@ class UdpSocket:
             self._paths.clear()
         self._paths[key] = path
         return path
+
+
+def _cut(pieces: Sequence[memoryview], segment_size: int) -> list[memoryview]:
+    return [datagram for piece in pieces for datagram in split_train(piece, segment_size)]

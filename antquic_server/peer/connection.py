@@ -11,6 +11,7 @@ from aioquic.quic.events import StopSendingReceived, StreamDataReceived, StreamR
 
 from antquic_server.errors import PeerClosedError, PeerError, UsageError
 from antquic_server.peer.link import Link
+from antquic_server.peer.punching import Failure
 from antquic_server.peer.settings import PeerSettings
 from antquic_server.peer.stream import PeerStream
 from antquic_server.protocol.codepoints import ApplicationErrorCode
@@ -94,13 +95,36 @@ class PeerConnection:
         self._datagrams: _Inbox[bytes] = _Inbox(settings.max_queued_datagrams)
         self._incoming: _Inbox[PeerStream] = _Inbox(settings.max_queued_streams)
         self._progress = asyncio.Event()
+        self._path_changed = asyncio.Event()
         self._probes: dict[bytes, asyncio.Future[float]] = {}
         """Liveness probes that wait for an answer, by tag."""
 
     @property
     def path(self) -> str:
-        """How it came about: ``direct`` or ``punched``."""
+        """How it goes: ``direct`` or ``punched``, or ``relayed`` by a node; that may change while it lives."""
+        if self._link.relayed:
+            return "relayed"
         return "punched" if self._link.punched else "direct"
+
+    @property
+    def relayed_by(self) -> bytes | None:
+        """Peer id of the node that carries it, None for one that is not relayed."""
+        return self._link.relayed_by if self._link.relayed else None
+
+    @property
+    def why_not_direct(self) -> Failure | None:
+        """Why it is relayed, if it is and if we know: the other side may have been the one that tried."""
+        why = self._link.why_not_direct if self._link.relayed else None
+        return None if why is None else Failure(why)
+
+    async def wait_for_path(self, *paths: str) -> str:
+        """Wait until it goes one of these ways and return which; PeerClosedError if it ends before."""
+        while self.path not in paths:
+            if self.is_closed:
+                raise PeerClosedError(self.close_code, self.close_reason or "the connection is closing")
+            self._path_changed.clear()
+            await self._path_changed.wait()
+        return self.path
 
     @property
     def remote_address(self) -> tuple[str, int]:
@@ -238,7 +262,12 @@ class PeerConnection:
     def use(self, link: Link) -> None:
         """Make another QUIC connection the live one."""
         self._link = link
+        self.path_changed()
         self.wake()
+
+    def path_changed(self) -> None:
+        """The connection goes another way now."""
+        self._path_changed.set()
 
     def message_arrived(self, link: Link, data: bytes) -> None:
         """Queue a message, or drop it; the answer to a probe of ours ends the wait for it."""
@@ -297,6 +326,7 @@ class PeerConnection:
                 waiting.set_exception(error)
         self.closed.set()
         self._progress.set()
+        self._path_changed.set()
 
     def wake(self) -> None:
         """Something was sent or acknowledged: let waiting writers look again."""

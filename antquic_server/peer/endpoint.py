@@ -18,22 +18,11 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
-from antquic_server.errors import PeerClosedError, PeerUnreachableError
+from antquic_server.errors import PeerUnreachableError
 from antquic_server.net.udp import PathAddress
 from antquic_server.peer.connection import PeerConnection
+from antquic_server.peer.connections import Connections
 from antquic_server.peer.core import PeerCore
-from antquic_server.peer.events import (
-    AddressObserved,
-    DatagramArrived,
-    DialFailed,
-    LinkReady,
-    LiveLinkChanged,
-    MessageArrived,
-    PeerEvent,
-    PeerGone,
-    PunchEnded,
-    StreamActivity,
-)
 from antquic_server.peer.factory import QuicFactory
 from antquic_server.peer.keeper import Keeper
 from antquic_server.peer.link import Link
@@ -47,8 +36,6 @@ from antquic_server.protocol.codepoints import ApplicationErrorCode
 
 __all__ = ["Endpoint", "LocalFailure"]
 
-MAX_WAITING_CONNECTIONS = 256
-"""Connections of others that wait for ``accept``; more stay usable by ``connect_peer``, and are counted."""
 NODE_READY_S = 1.0
 """How long to wait at the start for the nodes to tell us our address; some never do."""
 CLOSE_LINGER_S = 0.02
@@ -60,6 +47,7 @@ class LocalFailure(StrEnum):
 
     NO_SOCKET = "no_socket"
     NOT_OBSERVED = "not_observed"
+    NO_RELAY = "no_relay"
 
 
 class Endpoint:
@@ -78,12 +66,16 @@ class Endpoint:
             unix_s=time.time,
         )
         self._sockets: PeerSockets | None = None
-        self._connections: dict[bytes, PeerConnection] = {}
-        self._incoming: asyncio.Queue[PeerConnection] = asyncio.Queue(MAX_WAITING_CONNECTIONS)
-        self._dials: dict[int, asyncio.Future[PeerConnection]] = {}
         self._keeper = Keeper(map(SocketAddress.parse, self.settings.known_peers), jitter=random.random)
         self._searches = Searches(self._core, self._keeper)
-        self._address_known = asyncio.Event()
+        self._connections = Connections(
+            self._core,
+            keeper=self._keeper,
+            searches=self._searches,
+            touch=self._touch,
+            close_peer=self._close_peer,
+            pump_soon=self._pump_soon,
+        )
         self._timer: asyncio.TimerHandle | None = None
         self._pump_planned = False
         self._closed = False
@@ -126,6 +118,12 @@ class Endpoint:
         if self._closed:
             return
         self._closed = True
+        if self._sockets is not None:
+            # What nodes carry first: while there are connections to them, they can be told that it is over.
+            self._core.close(ApplicationErrorCode.PEER_SHUTDOWN, "PeerShutdown", relayed_only=True)
+            self._pump()
+            self._core.relaying.hang_up()
+            self._pump()
         self._core.close(ApplicationErrorCode.PEER_SHUTDOWN, "PeerShutdown")
         if self._sockets is not None:
             self._pump()
@@ -133,12 +131,7 @@ class Endpoint:
             self._sockets.close()
         if self._timer is not None:
             self._timer.cancel()
-        for connection in list(self._connections.values()):
-            connection.ended(ApplicationErrorCode.PEER_SHUTDOWN, "the endpoint was closed")
-        self._connections.clear()
-        for future in self._dials.values():
-            if not future.done():
-                future.set_exception(unreachable("peer", Failure.ENDPOINT_CLOSED))
+        self._connections.end(ApplicationErrorCode.PEER_SHUTDOWN, "the endpoint was closed")
         self._searches.close()
         self._factory.close()
 
@@ -157,7 +150,7 @@ class Endpoint:
     @property
     def connections(self) -> list[PeerConnection]:
         """Every peer that is connected now, nodes included."""
-        return list(self._connections.values())
+        return list(self._connections)
 
     def stats(self) -> PeerStatistics:
         """Return a snapshot of all figures."""
@@ -187,8 +180,8 @@ class Endpoint:
         """Wait until as many nodes have told us our address; TimeoutError if they do not."""
         async with asyncio.timeout(timeout_s):
             while len(self._core.nat) < count:
-                self._address_known.clear()
-                await self._address_known.wait()
+                self._connections.address_known.clear()
+                await self._connections.address_known.wait()
 
     # Connecting.
 
@@ -206,13 +199,8 @@ class Endpoint:
             self._keeper.give_up(address=target)
             detail = "no open socket of ours has that address family"
             raise PeerUnreachableError(str(target), LocalFailure.NO_SOCKET, detail)
-        future: asyncio.Future[PeerConnection] = self._loop.create_future()
-        self._dials[link.number] = future
-        self._pump()
-        try:
-            return await future
-        finally:
-            self._dials.pop(link.number, None)
+        self._pump_soon()
+        return await self._connections.dialled(link)
 
     async def connect_peer(
         self, peer_id: bytes, *, via: PeerConnection | Sequence[PeerConnection] | None = None
@@ -228,9 +216,10 @@ class Endpoint:
             via: Nodes to ask, best first; every connected node, the newest first, if None.
 
         Raises:
-            PeerUnreachableError: It could not be reached within ``discovery_timeout_s``; says why.
+            PeerUnreachableError: It could be reached neither directly within ``discovery_timeout_s`` nor through a node
+                within another ``relay_timeout_s``; says why.
         """
-        existing = self._connections.get(peer_id)
+        existing = self._connections.find(peer_id)
         if existing is not None and not existing.is_closed:
             return existing
         if self._closed:
@@ -241,9 +230,39 @@ class Endpoint:
         self._pump()
         return await asyncio.shield(future)
 
+    async def listen_relayed(self, timeout_s: float = 10.0) -> SocketAddress:
+        """
+        Be reachable at an address of a node, for peers to which no NAT of ours lets anything else through.
+
+        The node carries what arrives there over our connection to it, and is told to say that we can be reached so;
+        connections come out of :meth:`accept`. When that connection ends, another relay is asked for, with another
+        address: ``relay_address`` is the present one.
+
+        Raises:
+            PeerUnreachableError: No node has given us one within ``timeout_s`` seconds; says why.
+        """
+        self._core.relaying.listener.want(time.monotonic())
+        self._pump_soon()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.relay_address is None:
+                    self._connections.relay_changed.clear()
+                    await self._connections.relay_changed.wait()
+        except TimeoutError:
+            refusal = self._connections.relay_refusal or "no node has answered"
+            raise PeerUnreachableError("a relay", LocalFailure.NO_RELAY, refusal) from None
+        address = self.relay_address
+        assert address is not None, "waited for above"
+        return address
+
+    @property
+    def relay_address(self) -> SocketAddress | None:
+        """The address of a node at which we can be reached, see :meth:`listen_relayed`."""
+        return self._core.relaying.listener.address
+
     async def accept(self) -> PeerConnection:
         """Return the next peer that has connected to us without our asking."""
-        return await self._incoming.get()
+        return await self._connections.incoming.get()
 
     async def incoming(self) -> AsyncIterator[PeerConnection]:
         """Yield every peer that connects to us without our asking."""
@@ -301,9 +320,9 @@ class Endpoint:
         for path, datagrams in out:
             sockets.send(path, datagrams)
         for event in self._core.take_events():
-            self._handle(event)
+            self._connections.handle(event)
         for link in moved:
-            self._moved(link)
+            self._connections.moved(link)
         self._arm()
 
     def _arm(self) -> None:
@@ -314,84 +333,3 @@ class Endpoint:
         deadline_s = min((at_s for at_s in times if at_s is not None), default=None)
         if deadline_s is not None and not self._closed:
             self._timer = self._loop.call_later(max(0.0, deadline_s - time.monotonic()), self._timer_fired)
-
-    def _moved(self, link: Link) -> None:
-        connection = self._connections.get(link.peer_id) if link.peer_id is not None else None
-        if connection is None:
-            return
-        if link.closed:
-            connection.link_closed(link.number, PeerClosedError(0, "another connection has taken its place"))
-        connection.wake()
-
-    # What the core tells.
-
-    def _handle(self, event: PeerEvent) -> None:
-        if isinstance(event, LinkReady):
-            self._link_ready(event)
-        elif isinstance(event, LiveLinkChanged):
-            self._connections[event.peer_id].use(event.live)
-        elif isinstance(event, PeerGone):
-            self._connections.pop(event.peer_id).ended(event.code, event.reason)
-            self._keeper.peer_gone(event.peer_id, time.monotonic())
-        elif isinstance(event, DialFailed):
-            self._keeper.dial_failed(event.link.dialled, time.monotonic())
-            future = self._dials.get(event.link.number)
-            if future is not None and not future.done():
-                future.set_exception(PeerUnreachableError(str(event.link.dialled), event.failure, event.detail))
-        elif isinstance(event, PunchEnded):
-            self._searches.ended(event, time.monotonic())
-            self._pump_soon()
-        elif isinstance(event, AddressObserved):
-            self._address_known.set()
-        else:
-            self._data_arrived(event)
-
-    def _data_arrived(self, event: MessageArrived | DatagramArrived | StreamActivity) -> None:
-        peer_id = event.link.peer_id
-        connection = None if peer_id is None else self._connections.get(peer_id)
-        if connection is None:
-            return
-        if isinstance(event, MessageArrived):
-            connection.message_arrived(event.link, event.data)
-        elif isinstance(event, DatagramArrived):
-            connection.datagram_arrived(event.data)
-        else:
-            connection.stream_activity(event.link, event.event)
-
-    def _link_ready(self, event: LinkReady) -> None:
-        peer_id = event.link.peer_id
-        assert peer_id is not None, "a link is ready only with its peer known"
-        connection = self._connections.get(peer_id)
-        if connection is None:
-            connection = self._connections[peer_id] = PeerConnection(
-                event.live,
-                settings=self.settings,
-                touch=self._touch,
-                close_peer=self._close_peer,
-                drops=self._core.tallies.drops,
-            )
-            if not (event.link.is_node or peer_id in self._searches):
-                self._offer(connection)
-        else:
-            connection.use(event.live)
-        future = self._dials.get(event.link.number)
-        if future is not None and not future.done():
-            future.set_result(connection)
-        self._searches.connected(connection)
-        self._node_ready(event.link, peer_id)
-
-    def _node_ready(self, link: Link, peer_id: bytes) -> None:
-        """Go on with what has waited for a node, if this is one."""
-        now_s = time.monotonic()
-        # One that has dialled us is the same node: it is known by its key, whoever dialled.
-        link.is_node = link.is_node or self._keeper.knows(peer_id)
-        self._keeper.connected(link.dialled if link.is_node else None, peer_id, now_s)
-        if link.is_node:
-            self._searches.node_ready(peer_id, now_s)
-            self._pump_soon()
-
-    def _offer(self, connection: PeerConnection) -> None:
-        if self._incoming.full():
-            self._core.tallies.drops["accept_queue_full"] += 1
-        else:
-            self._incoming.put_nowait(connection)

@@ -5,6 +5,7 @@ from typing import Any
 
 from antquic_server.peer.link import Link
 from antquic_server.peer.punching import Failure
+from antquic_server.protocol.address import SocketAddress
 
 __all__ = [
     "AddressObserved",
@@ -13,9 +14,11 @@ __all__ = [
     "LinkReady",
     "LiveLinkChanged",
     "MessageArrived",
+    "PathChanged",
     "PeerEvent",
     "PeerGone",
     "PunchEnded",
+    "RelayListening",
     "StreamActivity",
 ]
 
@@ -56,11 +59,31 @@ class DialFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PunchEnded:
-    """An attempt to reach a peer through a node is over; ``failure`` is None when it succeeded."""
+    """
+    An attempt to reach a peer through a node is over; ``failure`` is None when it succeeded.
+
+    ``relay_refusal`` is why no node carries the connection instead, None if none was asked.
+    """
 
     target: bytes
     failure: Failure | None
     invited: bool
+    relay_refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathChanged:
+    """A connection goes another way now: direct instead of relayed, or through another relay."""
+
+    link: Link
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayListening:
+    """The address of a node at which anybody reaches us, or None and why there is none."""
+
+    address: SocketAddress | None
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +121,8 @@ PeerEvent = (
     | PeerGone
     | DialFailed
     | PunchEnded
+    | PathChanged
+    | RelayListening
     | AddressObserved
     | MessageArrived
     | DatagramArrived

@@ -54,6 +54,7 @@ class QuicFactory:
                 nat_traversal=min(settings.max_candidates, MAX_NAT_TRAVERSAL),
                 rfc_nat_traversal=True,
                 address_discovery=ADDRESS_DISCOVERY_BOTH,
+                relay_channels=settings.relay != "never",
             ),
             max_candidates=settings.max_candidates,
             stream_window_bytes=STREAM_WINDOW_BYTES,

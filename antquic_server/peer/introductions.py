@@ -84,6 +84,8 @@ class Introductions:
         self._requests: dict[int, tuple[bytes, float]] = {}
         """Whom a request was about, and when it was sent, by its id."""
         self._bucket = TokenBucket(INTRODUCTIONS_PER_S, INTRODUCTION_BURST)
+        self.last_addresses: tuple[SocketAddress, ...] = ()
+        """Where the other side of the attempt was that has ended last, as far as we were told."""
 
     def __contains__(self, peer_id: bytes) -> bool:
         return peer_id in self._attempts
@@ -93,15 +95,24 @@ class Introductions:
         attempt = self._attempts.get(peer_id)
         return attempt is not None and not attempt.punch.invited
 
-    def begin(self, target: bytes, coordinators: list[int], now_s: float, deadline_s: float | None = None) -> None:
+    def begin(
+        self,
+        target: bytes,
+        coordinators: list[int],
+        now_s: float,
+        deadline_s: float | None = None,
+        *,
+        first_round: int = 1,
+    ) -> None:
         """Ask the first of these connections for an introduction; ``ended`` is called exactly once for it."""
+        self.last_addresses = ()
         if target == self._own_peer_id:
             self._around.ended(target, Failure.SELF_TARGET, False)
             return
         if not coordinators:
             self._around.ended(target, Failure.NO_COORDINATOR, False)
             return
-        punch = Punch(target=target, settings=self._settings, now_s=now_s)
+        punch = Punch(target=target, settings=self._settings, now_s=now_s, first_round=first_round)
         if deadline_s is not None:
             punch.deadline_s = min(punch.deadline_s, deadline_s)
         self._attempts[target] = _Attempt(punch=punch, coordinators=coordinators)
@@ -217,6 +228,7 @@ class Introductions:
         if failure in ELSEWHERE and others and now_s < attempt.punch.deadline_s:
             self.begin(target, others, now_s, attempt.punch.deadline_s)
             return
+        self.last_addresses = attempt.punch.addresses
         self._around.ended(target, failure, attempt.punch.invited)
 
 

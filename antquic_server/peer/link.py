@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from antquic_server.peer.relay_paths import is_relayed
 from antquic_server.protocol.address import SocketAddress
 
 __all__ = ["BURST_OFFSETS_S", "Link", "Path", "Quic"]
@@ -24,6 +25,7 @@ class Quic(Protocol):
 
     held_by_application_bytes: int
     observed_by_peer: Any
+    remote_extensions: Any
 
     @property
     def handshake_complete(self) -> bool:
@@ -40,6 +42,12 @@ class Quic(Protocol):
 
     @property
     def is_closing(self) -> bool: ...  # noqa: D102
+
+    @property
+    def can_migrate(self) -> bool: ...  # noqa: D102
+
+    @property
+    def open_streams(self) -> int: ...  # noqa: D102
 
     @property
     def close_code(self) -> int | None: ...  # noqa: D102
@@ -64,11 +72,20 @@ class Quic(Protocol):
     def handle_timer(self, now: float) -> None: ...  # noqa: D102
     def get_peer_address(self) -> Any: ...  # noqa: D102
     def use_path(self, addr: Any, now: float) -> None: ...  # noqa: D102
-    def send_backlog_bytes(self) -> int: ...  # noqa: D102
     def send_ping(self, uid: int) -> None: ...  # noqa: D102
     def send_message(self, data: bytes) -> bool: ...  # noqa: D102
     def send_datagram_frame(self, data: bytes) -> None: ...  # noqa: D102
     def stop_stream(self, stream_id: int, error_code: int) -> None: ...  # noqa: D102
+    def reset_stream(self, stream_id: int, error_code: int) -> None: ...  # noqa: D102
+    def get_next_available_stream_id(self) -> int: ...  # noqa: D102
+    def send_stream_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None: ...  # noqa: D102
+    def stream_is_writable(self, stream_id: int) -> bool: ...  # noqa: D102
+    def stream_backlog_bytes(self, stream_id: int) -> int: ...  # noqa: D102
+    def send_backlog_bytes(self) -> int: ...  # noqa: D102
+    def advertise_address(self, frame: Any) -> None: ...  # noqa: D102
+    def is_on_path(self, addr: Any) -> bool: ...  # noqa: D102
+    def probe_path(self, addr: Any) -> bool: ...  # noqa: D102
+    def abandon_path(self, addr: Any) -> None: ...  # noqa: D102
     def close(self, error_code: int = 0, frame_type: int | None = None, reason_phrase: str = "") -> None: ...  # noqa: D102
     def abandon(self, code: int, reason: str) -> None: ...  # noqa: D102
     def export_keying_material(self, label: bytes, context: bytes, length: int) -> bytes: ...  # noqa: D102
@@ -87,6 +104,7 @@ class Link:
         "bursts_left_s",
         "closed",
         "connection_ids",
+        "coordinates",
         "dialled",
         "drain_at_s",
         "expected_peer_id",
@@ -102,12 +120,16 @@ class Link:
         "partial_messages",
         "path",
         "peer_id",
+        "probing",
         "punched",
         "quic",
         "ready",
+        "relayed_by",
         "silence_at_s",
+        "spare",
         "superseded_at_s",
         "timer_at_s",
+        "why_not_direct",
     )
 
     def __init__(
@@ -116,7 +138,7 @@ class Link:
         number: int,
         quic: Quic,
         path: Path,
-        handshake_deadline_s: float,
+        handshake_deadline_s: float | None,
         dialled: SocketAddress | None = None,
         expected_peer_id: bytes | None = None,
         introduced: bool = False,
@@ -149,6 +171,16 @@ class Link:
         """The handshake is complete and the peer is known."""
         self.punched = False
         """It came about through an introduction."""
+        self.coordinates = False
+        """It has answered or introduced us: a node, not just somebody whose address we knew."""
+        self.spare = False
+        """It only shows a way for the live connection, and carries nothing."""
+        self.why_not_direct: str | None = None
+        """Why it is relayed, as far as we know: a word of ``punching.Failure``."""
+        self.relayed_by: bytes | None = None
+        """Peer id of the node that carries it."""
+        self.probing: list[Path] = []
+        """Further paths by which the other side may answer: those the connection may move to."""
         self.closed = False
         self.connection_ids: set[bytes] = set()
         self.partial_messages: dict[int, bytearray] = {}
@@ -156,6 +188,19 @@ class Link:
         self.first_flight: list[bytes] = []
         self.bursts_left_s: list[float] = []
         """When the first flight is to be repeated, latest first."""
+
+    @property
+    def relayed(self) -> bool:
+        """Whether a node carries it now."""
+        return is_relayed(self.path)
+
+    def known_path(self, path: Path) -> Path:
+        """Return our own form of a path: the same place may be described by the kernel instead of by us."""
+        if not is_relayed(path):
+            for known in (self.path, *self.probing):
+                if path[:2] == known[:2] and not is_relayed(known):
+                    return known
+        return path
 
     @property
     def dialled_by_us(self) -> bool:

@@ -85,6 +85,11 @@ class Links:
         """Return a connection by its number."""
         return None if number is None else self._links.get(number)
 
+    @property
+    def has_touched(self) -> bool:
+        """Whether the next flush has something to look after."""
+        return bool(self._touched)
+
     def touch(self, link: Link) -> None:
         """Have the next flush look after a connection: something was written to it."""
         self._touched[link] = None
@@ -113,10 +118,9 @@ class Links:
             link = self._judge_untrusted(data, path, cid, now_s)
             if link is None:
                 return
-        if link.dialled_by_us and path is not link.path and path[:2] == link.path[:2]:
-            # The same place, described by the kernel instead of by us.
-            path = link.path
-        if not link.dialled_by_us or path is link.path:
+        if link.dialled_by_us and path is not link.path:
+            path = link.known_path(path)
+        if not link.dialled_by_us or any(path is known for known in (link.path, *link.probing)):
             # As a client, QUIC takes nothing from an address it does not know (RFC 9000, section 9).
             link.last_received_s = now_s
         link.quic.receive_datagram(data, path, now_s)

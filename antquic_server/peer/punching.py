@@ -187,16 +187,21 @@ class Punch:
         settings: Timeouts, rounds and candidates.
         now_s: Monotonic seconds.
         invited: True for the side that was introduced; it never asks.
+        first_round: Number of the first round; a later one tells the node that the usual has not helped.
     """
 
-    def __init__(self, *, target: bytes, settings: PeerSettings, now_s: float, invited: bool = False) -> None:
+    def __init__(
+        self, *, target: bytes, settings: PeerSettings, now_s: float, invited: bool = False, first_round: int = 1
+    ) -> None:
         self.target = target
         self.state = State.PUNCHING if invited else State.ASKING
-        self.round_number = 1
+        self.round_number = first_round
+        self.addresses: tuple[SocketAddress, ...] = ()
+        """Where the other side is, as we were told last."""
         self.invited = invited
         self.started_s = now_s
         self.deadline_s = now_s + settings.discovery_timeout_s
-        self.steps: list[Step] = [] if invited else [Ask(round_number=1)]
+        self.steps: list[Step] = [] if invited else [Ask(round_number=first_round)]
         self._settings = settings
         self._ever_dialled = False
         self._guessed = 0
@@ -229,6 +234,7 @@ class Punch:
         ``growth`` is how the ports of our own NAT go on from the one that the other side has been told.
         """
         self._growth = growth or PortGrowth()
+        self.addresses = addresses
         return self._handle(Happening.ACCEPTED, addresses=addresses, round_number=round_number)
 
     def rejected(self, reason: RejectionReason) -> list[Step]:

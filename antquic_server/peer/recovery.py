@@ -30,7 +30,8 @@ UNANSWERED_PROBES = 2
 
 def is_stalled(link: Link, now_s: float) -> bool:
     """Whether a connection that came about through a node waits in vain for an answer of the other side."""
-    if not (link.ready and link.punched) or link.is_node or link.quic.is_closing:
+    if not (link.ready and link.punched) or link.is_node or link.relayed or link.quic.is_closing:
+        # A relayed one is mended by ``peer.relaying``.
         return False
     return link.quic.unanswered_probes >= UNANSWERED_PROBES and _is_quiet(link, now_s)
 
@@ -85,7 +86,7 @@ class Recovery:
             return
         link.look_again_at_s = now_s + LOOK_AGAIN_S
         live = self._find(self._registry.live(peer_id))
-        if live is None or live is link or is_stalled(live, now_s):
+        if live is None or live is link or live.relayed or is_stalled(live, now_s):
             self._look_for(peer_id, now_s)
         else:
             # Found by another connection already.
@@ -96,7 +97,9 @@ class Recovery:
         assert link.peer_id is not None, "only connections whose peer is known are registered"
         for number in self._registry.numbers(link.peer_id):
             other = self._find(number)
-            if other is not None and other is not link and other.ready and _is_quiet(other, now_s):
+            if other is None or other is link or other.relayed or link.relayed:
+                continue
+            if other.ready and _is_quiet(other, now_s):
                 self._move(other, link, now_s)
 
     def _move(self, link: Link, found: Link, now_s: float) -> None:

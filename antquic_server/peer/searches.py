@@ -1,8 +1,8 @@
 """
 What callers of ``connect_peer`` wait for: one future per peer, from the first request to a connection or a reason.
 
-A search asks the nodes there are. While all of them that would do are away, and are being dialled again, it waits for
-one; the time it has is the same either way.
+A search asks the nodes there are, first to introduce us, then to carry the connection. While all of them that would do
+are away, and are being dialled again, it waits for one; the time it has is the same either way.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ class Searches:
             return
         if event.failure in NODE_LOST and now_s < search.waiting.deadline_s and self._ask(search.waiting, now_s):
             return
-        self._fail(event.target, event.failure)
+        self._fail(event.target, event.failure, event.relay_refusal)
 
     def node_ready(self, node: bytes, now_s: float) -> None:
         """Take in that a node is connected: those who have waited for it go on."""
@@ -104,12 +104,15 @@ class Searches:
         by_peer = {link.peer_id: link for link in reversed(links)}
         return [by_peer[peer_id] for peer_id in nodes if peer_id in by_peer]
 
-    def _fail(self, target: bytes, failure: Failure) -> None:
+    def _fail(self, target: bytes, failure: Failure, relay_refusal: str | None = None) -> None:
         search = self._searches.pop(target, None)
         if search is not None and not search.future.done():
-            search.future.set_exception(unreachable(target.hex(), failure))
+            search.future.set_exception(unreachable(target.hex(), failure, relay_refusal))
 
 
-def unreachable(target: str, failure: Failure) -> PeerUnreachableError:
-    """Return the error for one of the failures that have a word."""
-    return PeerUnreachableError(target, failure.value, DETAILS[failure])
+def unreachable(target: str, failure: Failure, relay_refusal: str | None = None) -> PeerUnreachableError:
+    """Return the error for one of the failures that have a word; ``relay_refusal`` says why no node relays either."""
+    detail = DETAILS[failure]
+    if relay_refusal is not None:
+        detail = f"{detail}; and no node carries it ({relay_refusal})"
+    return PeerUnreachableError(target, failure.value, detail)

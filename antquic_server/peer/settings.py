@@ -23,6 +23,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_candidates": (1, 256),
     "discovery_timeout_s": (0.1, 300),
     "hole_punch_retries": (0, 20),
+    "max_relays": (0, 100_000),
+    "relay_timeout_s": (0.1, 300),
     "keep_alive_s": (0, 3600),
     "idle_timeout_s": (0.1, 3600),
     "dial_timeout_s": (0.1, 300),
@@ -67,6 +69,19 @@ class PeerSettings:
     """
     accept_introductions: bool = True
     """Dial peers that a node introduces to us unasked; without it nobody can punch a hole to us."""
+    relay: str = "auto"
+    """
+    ``auto`` has a node carry a connection that hole punching does not bring about, and moves it to a direct path once
+    there is one; ``never`` neither asks for that nor takes part in it; ``only`` does not punch at all.
+    """
+    accept_relays: bool = True
+    """Let peers reach us through a node where they cannot otherwise."""
+    max_relays: int = 64
+    """Relay channels at a time; further offers are declined."""
+    relay_timeout_s: float = 12.0
+    """How long ``connect_peer`` tries to have a node carry the connection, after ``discovery_timeout_s``."""
+    relay_listen: bool = False
+    """Keep a relay at a node, so that anybody can dial us at an address of that node; for peers that know no more."""
     keep_alive_s: float = 15.0
     """Silence after which a PING keeps the NAT mapping; 0 sends none."""
     idle_timeout_s: float = 30.0
@@ -135,6 +150,8 @@ class PeerSettings:
                 raise ConfigurationError(_SOURCE, name, getattr(self, name), expected)
         if self.pqc_mode not in ("require", "any"):
             raise ConfigurationError(_SOURCE, "pqc_mode", self.pqc_mode, "'require' or 'any'")
+        if self.relay not in ("auto", "never", "only"):
+            raise ConfigurationError(_SOURCE, "relay", self.relay, "'auto', 'never' or 'only'")
         if not self.listen:
             raise ConfigurationError(_SOURCE, "listen", self.listen, "at least one address")
         for name in ("listen", "known_peers"):

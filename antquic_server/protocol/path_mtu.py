@@ -117,6 +117,8 @@ class PathMtu:
     __slots__ = (
         "_attempts",
         "_ceiling_bytes",
+        "_least_bytes",
+        "_most_bytes",
         "_probe_bytes",
         "_ticket",
         "_try_ceiling",
@@ -131,8 +133,8 @@ class PathMtu:
         if not MIN_DATAGRAM_BYTES <= min_bytes <= initial_bytes <= max_bytes:
             raise ValueError(f"datagram sizes are not in order: {min_bytes}, {initial_bytes}, {max_bytes}")
         self.state = MtuState.DISABLED
-        self.min_bytes = min_bytes
-        self.max_bytes = max_bytes
+        self.min_bytes = self._least_bytes = min_bytes
+        self.max_bytes = self._most_bytes = max_bytes
         self.size_bytes = initial_bytes
         self.due_s = NEVER
         self._ceiling_bytes = max_bytes
@@ -145,10 +147,25 @@ class PathMtu:
 
     def limit(self, peer_max_bytes: int) -> None:
         """Respect what the peer says it takes (max_udp_payload_size, at least 1200; RFC 9000, section 18.2)."""
-        self.max_bytes = min(self.max_bytes, peer_max_bytes)
-        self.min_bytes = min(self.min_bytes, self.max_bytes)
-        self.size_bytes = min(self.size_bytes, self.max_bytes)
-        self._ceiling_bytes = min(self._ceiling_bytes, self.max_bytes)
+        self._most_bytes = min(self._most_bytes, peer_max_bytes)
+        self._restrict(min(self.max_bytes, peer_max_bytes))
+
+    def set_overhead(self, overhead_bytes: int) -> None:
+        """
+        Leave room for what the present path puts around each datagram: a relay's header.
+
+        Called before ``path_changed`` or, for the first path, before anything is sent. The handshake then has no more
+        than every path carries, since what is proven by it is the datagram without the header.
+        """
+        if overhead_bytes and self.state is MtuState.DISABLED:
+            self.size_bytes = MIN_DATAGRAM_BYTES
+        self._restrict(max(MIN_DATAGRAM_BYTES, self._most_bytes - overhead_bytes))
+
+    def _restrict(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.min_bytes = min(self._least_bytes, max_bytes)
+        self.size_bytes = min(self.size_bytes, max_bytes)
+        self._ceiling_bytes = min(self._ceiling_bytes, max_bytes)
 
     # What happens.
 

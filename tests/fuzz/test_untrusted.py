@@ -74,6 +74,7 @@ from antquic_server.protocol.routing import ConnectionIdLayout, destination_conn
 from antquic_server.protocol.seam.tls_context import certificate_types_untrusted
 from antquic_server.stats.counters import CounterSet
 from fuzz.forge import Forge
+from fuzz.peer_feeds import PEER_FEEDS
 from support.channels import INITIATOR_KEY, TARGET_KEY, FakeUdp, made_up_id
 from support.coordination import ALICE, BOB, on_the_wire, request, request_fields
 from workers.admission import Admission, Load
@@ -391,6 +392,7 @@ FEEDS: dict[str, tuple[Feed, list[bytes]]] = {
     ),
     "workers.relay_session.RelaySession.send_untrusted": (_feed_session, RELAY_FRAMES),
     "workers.strangers.Strangers.judge_untrusted": (_feed_strangers, DATAGRAMS),
+    **PEER_FEEDS,
 }
 
 

@@ -40,12 +40,12 @@ class Meet:
     """Use IPv6 only, in a lab that has it."""
 
     def __call__(
-        self, kind_a: str | Kind, kind_b: str | Kind, story: Story, *, nodes: int = 2, **settings: float
+        self, kind_a: str | Kind, kind_b: str | Kind, story: Story, *, nodes: int = 2, **settings: object
     ) -> None:
         """
         Put the lab's sites behind these NATs, start a node, and run ``story(a, b)``.
 
-        Of the node's addresses the endpoints know ``nodes``; all else are settings of both of them.
+        Of the node's addresses the endpoints know ``nodes``; all else are settings of both of them, which do not relay.
         """
         for router, kind in (("A", kind_a), ("B", kind_b)):
             self.lab.kind(router, KINDS[kind] if isinstance(kind, str) else kind)
@@ -54,6 +54,7 @@ class Meet:
         known: dict[str, object] = {
             "known_peers": tuple(addresses[:nodes]),
             "discovery_timeout_s": DISCOVERY_S,
+            "relay": "never",
         } | settings
 
         async def main() -> None:

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from antquic_server.ipc.relay_messages import ChannelCreate
@@ -56,9 +57,13 @@ class FakeUdp:
             self.sent.append((destination.address, bytes(train), segment_size))
         return self.fail_with
 
-    def send_run(self, destination: Destination, datagrams: list[memoryview]) -> SendResult | None:
+    def send_run(
+        self, destination: Destination, pieces: Sequence[memoryview], size: int, segment_size: int
+    ) -> SendResult | None:
         """Noted as the train that it is."""
-        return self.send_train(destination, memoryview(b"".join(datagrams)), len(datagrams[0]))
+        train = b"".join(pieces)
+        assert len(train) == size
+        return self.send_train(destination, memoryview(train), segment_size)
 
     def send(self, path: PathAddress, datagrams: tuple[bytes, ...]) -> SendResult:
         """Noted."""

@@ -16,6 +16,7 @@ from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, Stream
 
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.frames import ObservedAddress
+from antquic_server.protocol.parameters import ExtensionParameters
 from antquic_server.protocol.seam.connection import ExtensionFrameReceived
 
 __all__ = ["StandIn", "public_key_of"]
@@ -35,7 +36,17 @@ def public_key_of(name: str) -> bytes:
 class StandIn:
     """One end of a connection; ``first_cid`` is the connection ID in the client's first datagram."""
 
-    def __init__(self, *, public_key: bytes, own_cid: bytes, first_cid: bytes, is_client: bool) -> None:
+    def __init__(
+        self,
+        *,
+        public_key: bytes,
+        own_cid: bytes,
+        first_cid: bytes,
+        is_client: bool,
+        relay_channels: bool = False,
+    ) -> None:
+        self.open_streams = 0
+        self.remote_extensions: Any = None
         self.held_by_application_bytes = 0
         self.path_mtu_bytes = INITIAL_BYTES
         self.observed_by_peer = SimpleNamespace(address=None)
@@ -47,7 +58,11 @@ class StandIn:
         self.peer_public_key: bytes | None = None
         self.issued_connection_ids = [own_cid]
         self.peer_reset_tokens: list[bytes] = []
-        self._public_key = public_key
+        self._hello = (public_key, relay_channels)
+        self._probed: list[Any] = []
+        """Further addresses from which the server may answer."""
+        self._elsewhere: list[tuple[str, Any]] = []
+        """What goes out by another address than the one in use, and that address."""
         self._first_cid = first_cid
         self._remote_cid = first_cid
         self._is_client = is_client
@@ -69,19 +84,26 @@ class StandIn:
     def connect(self, addr: Any, now: float) -> None:
         """Begin as a client."""
         self._addr, self._now_s, self._idle_at_s = addr, now, now + IDLE_S
-        self._out.append(("hello", self._public_key))
+        self._out.append(("hello", self._hello))
         self._retry_at_s = now + PTO_S
 
     def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
         """Take in what the other end has sent."""
-        if self.is_closing or (self._is_client and addr != self._addr):
+        if self.is_closing or (self._is_client and addr not in (self._addr, *self._probed)):
             return
         kind, remote_cid, body = pickle.loads(data[LONG_HEADER_BYTES:])
         if self._is_client == (kind in ("hello", "finished")) and kind in ("hello", "finished", "answer"):
             return
-        self._now_s, self._idle_at_s, self._addr = now, now + IDLE_S, addr
-        self.is_pristine = False
-        getattr(self, f"_receive_{kind}")(remote_cid, body)
+        self._now_s, self._idle_at_s = now, now + IDLE_S
+        if kind == "challenge":
+            self._elsewhere.append(("response", addr))
+        elif kind == "response":
+            self._answered(addr)
+        else:
+            if not self._is_client:
+                self._addr = addr
+            self.is_pristine = False
+            getattr(self, f"_receive_{kind}")(remote_cid, body)
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
         """Return what is due."""
@@ -89,7 +111,9 @@ class StandIn:
         if self._close is not None:
             self._out = [("close", self._close)]
         sent = [(self._datagram(kind, body), self._addr) for kind, body in self._out]
+        sent += [(self._datagram(kind, None), addr) for kind, addr in self._elsewhere]
         self._out.clear()
+        self._elsewhere.clear()
         if self._close is not None:
             self._terminate(*self._close)
             self._close = None
@@ -114,7 +138,7 @@ class StandIn:
             self._retries += 1
             self._retry_at_s = now + PTO_S * 2 ** min(self._retries, 5)
             if self._is_client and not self.handshake_complete:
-                self._out.append(("hello", self._public_key))
+                self._out.append(("hello", self._hello))
             elif self._is_client:
                 self._out.append(("finished", None))
             self._out += [("message", item) for item in self._unacknowledged.items()]
@@ -134,10 +158,6 @@ class StandIn:
         self._addr, self._retries = addr, 0
         self._out += [("message", item) for item in self._unacknowledged.items()]
 
-    def send_backlog_bytes(self) -> int:
-        """Bytes of messages not yet acknowledged."""
-        return sum(map(len, self._unacknowledged.values()))
-
     def send_ping(self, uid: int) -> None:
         """Send something that is answered, and again until it is."""
         self._out.append(("ping", uid))
@@ -153,11 +173,56 @@ class StandIn:
         self._retries, self._retry_at_s = 0, self._now_s + PTO_S
         return True
 
-    def send_datagram_frame(self, data: bytes) -> None:
-        """Not part of what is tested with stand-ins."""
+    def send_backlog_bytes(self) -> int:
+        """Return how much of our messages is not acknowledged."""
+        return sum(map(len, self._unacknowledged.values()))
 
-    def stop_stream(self, stream_id: int, error_code: int) -> None:
-        """Not part of what is tested with stand-ins."""
+    @property
+    def can_migrate(self) -> bool:
+        """Whether it can be moved."""
+        return self._is_client and self.handshake_complete and not self.is_closing
+
+    def is_on_path(self, addr: Any) -> bool:
+        """Whether this address is the one in use."""
+        return bool(addr == self._addr)
+
+    def probe_path(self, addr: Any) -> bool:
+        """Move to another address as soon as the other end has answered from there."""
+        if not self.can_migrate or addr == self._addr:
+            return False
+        if addr not in self._probed:
+            self._probed.append(addr)
+        self._elsewhere.append(("challenge", addr))
+        return True
+
+    def abandon_path(self, addr: Any) -> None:
+        """Take an answer from there no longer for a reason to move."""
+        if addr in self._probed and addr != self._addr:
+            self._probed.remove(addr)
+
+    def _answered(self, addr: Any) -> None:
+        if addr in self._probed and addr != self._addr:
+            self._probed.append(self._addr)
+            self._addr = addr
+            # The other end follows what is more than a probe; and what was lost with the old path is repeated.
+            self._out.append(("ping", 0))
+            self._out += [("message", item) for item in self._unacknowledged.items()]
+
+    def advertise_address(self, frame: Any) -> None:
+        """Not part of what is tested with stand-ins, like the rest of these."""
+
+    def send_datagram_frame(self, data: bytes) -> None: ...  # noqa: D102
+    def stop_stream(self, stream_id: int, error_code: int) -> None: ...  # noqa: D102
+    def reset_stream(self, stream_id: int, error_code: int) -> None: ...  # noqa: D102
+    def get_next_available_stream_id(self) -> int:  # noqa: D102
+        return 0
+
+    def send_stream_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None: ...  # noqa: D102
+    def stream_is_writable(self, stream_id: int) -> bool:  # noqa: D102
+        return False
+
+    def stream_backlog_bytes(self, stream_id: int) -> int:  # noqa: D102
+        return 0
 
     def close(self, error_code: int = 0, frame_type: int | None = None, reason_phrase: str = "") -> None:
         """End the connection with the next flush."""
@@ -175,13 +240,19 @@ class StandIn:
 
     # What arrives.
 
-    def _receive_hello(self, remote_cid: bytes, public_key: bytes) -> None:
-        self._remote_cid, self.peer_public_key = remote_cid, public_key
-        self._out.append(("answer", (self._public_key, self._addr[:2])))
+    def _receive_hello(self, remote_cid: bytes, hello: tuple[bytes, bool]) -> None:
+        self._remote_cid = remote_cid
+        self._greeted(hello)
+        self._out.append(("answer", (self._hello, tuple(self._addr[:2]))))
+
+    def _greeted(self, hello: tuple[bytes, bool]) -> None:
+        self.peer_public_key, relay_channels = hello
+        self.remote_extensions = ExtensionParameters(relay_channels=relay_channels)
 
     def _receive_answer(self, remote_cid: bytes, body: Any) -> None:
         self._remote_cid = remote_cid
-        self.peer_public_key, (host, port) = body
+        hello, (host, port) = body
+        self._greeted(hello)
         self._out.append(("finished", None))
         self._complete()
         self.observed_by_peer.address = SocketAddress.from_host(host, port)

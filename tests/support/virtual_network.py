@@ -39,12 +39,16 @@ from antquic_server.protocol.coordination import (
 )
 from antquic_server.protocol.coordinator import PeerAddresses, choose_addresses, refusal
 from antquic_server.protocol.raw_public_key import peer_id as derive_peer_id
+from antquic_server.protocol.relay_control import ChannelMessage, encode_channel_message, is_channel_message
 from support.stand_in import StandIn, public_key_of
+from support.virtual_relay import ChannelBroker, StreamPorts
 
 __all__ = ["Dependence", "Host", "NatKind", "VirtualNetwork", "attempt", "direct_by_guessing", "direct_in_theory"]
 
 Place = tuple[str, int]
 START_S = 1000.0
+FIRST_QUIC_BYTE = 0x40
+TIMER_SLACK_S = 1e-6
 PEER_PORT = 4433
 MAX_STEPS = 200_000
 
@@ -137,6 +141,13 @@ class Nat:
         self._talked.add((port, *_key(self.kind.filtering, remote)))
         return self.outside, port
 
+    def forget(self) -> None:
+        """Lose every mapping, as a NAT does that is restarted."""
+        self._mappings.clear()
+        self._inside.clear()
+        self._talked.clear()
+        self._sessions.clear()
+
     def inwards(self, port: int, remote: Place) -> Place | None:
         """Return where a packet from ``remote`` to an outside port goes, None if it is dropped."""
         inside = self._inside.get(port)
@@ -218,12 +229,43 @@ class Node:
         self._network = network
         self._links = Links(
             observer=self,
-            make_server=lambda cid: network.make_quic(f"node-{place[0]}", first_cid=cid),
+            make_server=lambda cid: network.make_quic(
+                f"node-{place[0]}", first_cid=cid, relay_channels=self.offers_channels
+            ),
             handshake_timeout_s=5,
             keep_alive_s=0,
             max_connections=1000,
         )
         self._by_peer: dict[bytes, Link] = {}
+        self.offers_channels = True
+        """Whether it is one of ours; set it before peers connect."""
+        self.channels = ChannelBroker(
+            randbytes=network.randbytes,
+            link_to=self._by_peer.get,
+            tell=self._tell,
+            send=lambda where, data: network.send(self, where, data),
+        )
+        self.streams = StreamPorts(network, self, self._links.touch)
+
+    @property
+    def address(self) -> SocketAddress:
+        """Where it is."""
+        return SocketAddress.from_host(*self.place)
+
+    def candidates(self, peer_id: bytes) -> list[SocketAddress]:
+        """Return the addresses that a peer has told."""
+        return list(self._by_peer[peer_id].quic.candidates)  # type: ignore[attr-defined]
+
+    def lose_connections(self, *, silently: bool = True) -> None:
+        """Lose every connection, as when its worker dies; the peers get a stateless reset, or nothing."""
+        for link in self._links:
+            if silently:
+                self._links._forget(link)
+            else:
+                link.quic.close(error_code=0, reason_phrase="the worker has died")
+                self._links.touch(link)
+            self.streams.link_closed(link)
+        self._by_peer.clear()
 
     def knows(self, peer_id: bytes) -> bool:
         """Whether a peer is connected."""
@@ -231,7 +273,10 @@ class Node:
 
     def receive(self, data: bytes, source: Place, now_s: float) -> None:
         """Take in a datagram."""
-        self._links.receive_datagram(data, source, now_s)
+        if data[0] < FIRST_QUIC_BYTE:
+            self.channels.datagram(data, source)
+        else:
+            self._links.receive_datagram(data, source, now_s)
 
     def flush(self, now_s: float) -> None:
         """Send what is due."""
@@ -256,10 +301,17 @@ class Node:
         """Forget a peer."""
         if link.peer_id is not None and self._by_peer.get(link.peer_id) is link:
             del self._by_peer[link.peer_id]
+        self.streams.link_closed(link)
 
     def link_event(self, link: Link, event: Any, now_s: float) -> None:
         """Serve a request."""
         if not isinstance(event, StreamDataReceived) or self.silent:
+            return
+        if not event.stream_id & 2:
+            self.streams.stream_event(link, event)
+            return
+        if is_channel_message(event.data):
+            self.channels.message(event.data, link)
             return
         envelope = decode_envelope_untrusted(event.data)
         assert envelope is not None
@@ -279,6 +331,8 @@ class Node:
         else:
             chosen = choose_addresses(_seen(link), _seen(target))
             assert chosen is not None
+            by_relay = self.streams.at(link) if request.round > 1 else None
+            chosen = (by_relay or chosen[0], self.streams.at(target) or chosen[1])
             answer = CoordinationAccepted(
                 initiator=request.initiator,
                 target=request.target,
@@ -288,6 +342,10 @@ class Node:
             )
             self._answer(target, envelope, answer)
         self._answer(link, envelope, answer)
+
+    def _tell(self, link: Link, message: ChannelMessage) -> None:
+        link.quic.send_message(encode_channel_message(message))
+        self._links.touch(link)
 
     def _answer(self, link: Link, envelope: Envelope, message: CoordinationMessage) -> None:
         copy = Envelope(request_id=envelope.request_id, expires_at_unix_ms=envelope.expires_at_unix_ms, message=message)
@@ -313,17 +371,19 @@ class VirtualNetwork:
     ) -> None:
         self.now_s = START_S
         self.loss = loss
-        self.settings = settings or PeerSettings()
+        self.settings = settings or PeerSettings(relay="never")
         self.sent: Counter[str] = Counter()
+        self.drop: Callable[[Place, Place], bool] = lambda _source, _destination: False
+        """Which packets a firewall on the way swallows, by the outside address of either end."""
         self._delay_s = delay_s
         self._real = real
         self._randomness = random.Random(seed)
         self._order = count()
         self._numbers = count(1)
         self._in_flight: list[tuple[float, int, Place, Place, bytes]] = []
-        self._members: list[Host | Node] = []
+        self._members: list[Any] = []
         self._behind: dict[str, Nat] = {}
-        self._at: dict[Place, Host | Node] = {}
+        self._at: dict[Place, Any] = {}
         self._factories: dict[str, QuicFactory] = {}
         self.nodes: list[Node] = []
 
@@ -333,7 +393,7 @@ class VirtualNetwork:
         """Add a coordinator."""
         node = Node(self, (f"198.18.0.{len(self.nodes) + 1}", 10_000))
         self.nodes.append(node)
-        self._join(node)
+        self.join(node)
         return node
 
     def add_host(self, nat: NatKind | None = None, *, settings: PeerSettings | None = None) -> Host:
@@ -346,9 +406,9 @@ class VirtualNetwork:
         local = SocketAddress.from_host(*place)
         core = PeerCore(
             settings=used,
-            own_peer_id=derive_peer_id(self._public_key(name)),
-            make_client=lambda _: self.make_quic(name),
-            make_server=lambda cid: self.make_quic(name, first_cid=cid),
+            own_peer_id=derive_peer_id(self._public_key(name, relay_channels=used.relay != "never")),
+            make_client=lambda _: self.make_quic(name, relay_channels=used.relay != "never"),
+            make_server=lambda cid: self.make_quic(name, first_cid=cid, relay_channels=used.relay != "never"),
             path_to=lambda address: (str(address.host), address.port),
             local_addresses=lambda: [local],
             unix_s=lambda: self.now_s,
@@ -356,37 +416,54 @@ class VirtualNetwork:
         host = Host(self, name, box, core, place)
         if box is not None:
             self._behind[box.outside] = box
-        self._join(host)
+        self.join(host)
         for node in self.nodes:
             core.dial(SocketAddress.from_host(*node.place), self.now_s)
             self.run(partial(node.knows, host.peer_id), limit_s=10)
         return host
 
-    def make_quic(self, name: str, *, first_cid: bytes | None = None) -> Quic:
+    def make_quic(self, name: str, *, first_cid: bytes | None = None, relay_channels: bool = False) -> Quic:
         """Make a connection of a member, a server's if ``first_cid`` is given."""
         if self._real:
-            factory = self._factory(name)
+            factory = self._factory(name, relay_channels=relay_channels)
             return factory.client("peer") if first_cid is None else factory.server(first_cid)
         return StandIn(
             public_key=public_key_of(name),
             own_cid=self._randomness.randbytes(8),
             first_cid=first_cid or self._randomness.randbytes(8),
             is_client=first_cid is None,
+            relay_channels=relay_channels,
         )
 
-    def _factory(self, name: str) -> QuicFactory:
+    def _factory(self, name: str, *, relay_channels: bool = True) -> QuicFactory:
         if name not in self._factories:
             self._factories[name] = QuicFactory(
-                PeerSettings(identity_seed=name.encode().ljust(32, b"."), pqc_provider="cryptography")
+                PeerSettings(
+                    identity_seed=name.encode().ljust(32, b"."),
+                    pqc_provider="cryptography",
+                    relay="auto" if relay_channels else "never",
+                )
             )
         return self._factories[name]
 
-    def _public_key(self, name: str) -> bytes:
-        return self._factory(name).identity.public_key if self._real else public_key_of(name)
+    def _public_key(self, name: str, *, relay_channels: bool) -> bytes:
+        if not self._real:
+            return public_key_of(name)
+        return self._factory(name, relay_channels=relay_channels).identity.public_key
 
-    def _join(self, member: Host | Node) -> None:
+    def join(self, member: Any) -> None:
+        """Put a member on the network, at its place."""
         self._members.append(member)
         self._at[member.place] = member
+
+    def leave(self, member: Any) -> None:
+        """Take a member off the network."""
+        self._members.remove(member)
+        del self._at[member.place]
+
+    def randbytes(self, count: int) -> bytes:
+        """Draw bytes."""
+        return self._randomness.randbytes(count)
 
     # Running.
 
@@ -396,11 +473,11 @@ class VirtualNetwork:
         initiator.core.connect_peer(peer_id, initiator.core.node_links, self.now_s)
         initiator.flush(self.now_s)
 
-    def send(self, sender: Host | Node, destination: Place, data: bytes) -> None:
+    def send(self, sender: Any, destination: Place, data: bytes) -> None:
         """Put a datagram on the wire."""
         source = sender.place if sender.nat is None else sender.nat.outwards(sender.place, destination)
         self.sent["datagrams"] += 1
-        if self._randomness.random() < self.loss:
+        if self._randomness.random() < self.loss or self.drop(source, destination):
             return
         at_s = self.now_s + self._randomness.uniform(*self._delay_s)
         heapq.heappush(self._in_flight, (at_s, next(self._order), source, destination, data))
@@ -424,8 +501,9 @@ class VirtualNetwork:
         if not due or min(due) > end_s:
             self.now_s = end_s
             return False
-        self.now_s = max(self.now_s, min(due))
-        touched: dict[Host | Node, None] = {}
+        # A little late, as every real timer is: exactly on time, rounding may make a deadline seem not yet reached.
+        self.now_s = max(self.now_s, min(due)) + (TIMER_SLACK_S if self._real else 0.0)
+        touched: dict[Any, None] = {}
         while self._in_flight and self._in_flight[0][0] <= self.now_s:
             _, _, source, destination, data = heapq.heappop(self._in_flight)
             member = self._receiver(source, destination)
@@ -441,7 +519,7 @@ class VirtualNetwork:
             member.flush(self.now_s)
         return True
 
-    def _receiver(self, source: Place, destination: Place) -> Host | Node | None:
+    def _receiver(self, source: Place, destination: Place) -> Any:
         nat = self._behind.get(destination[0])
         if nat is None:
             return self._at.get(destination)
@@ -456,5 +534,10 @@ def attempt(network: VirtualNetwork, initiator: Host, target: Host, *, limit_s: 
     def both() -> bool:
         return initiator.connected_to(target) and target.connected_to(initiator)
 
-    network.run(lambda: both() or target.peer_id not in initiator.core.introductions, limit_s=limit_s)
+    core = initiator.core
+
+    def over() -> bool:
+        return target.peer_id not in core.introductions and target.peer_id not in core.relaying.attempts
+
+    network.run(lambda: both() or over(), limit_s=limit_s)
     return both() or (initiator.connected_to(target) and network.run(both, limit_s=limit_s))

@@ -18,11 +18,12 @@ from antquic_server.protocol.relay_channel import (
     encode_bind,
     encode_bound,
     encode_unknown,
+    is_one_channel,
 )
 from antquic_server.stats.counters import CounterSet
 from support.channels import INITIATOR_KEY, TARGET_KEY, FakeUdp, made_up_id
 from support.require import require
-from workers.channel_table import BINDS_BURST, Channel, ChannelTable, header_number, source_of
+from workers.channel_table import BINDS_BURST, Channel, ChannelTable, source_of
 from workers.relay_meter import SessionMeter
 
 ID = made_up_id(1)
@@ -95,13 +96,11 @@ class Bench:
     def train(self, path: PathAddress, *datagrams: bytes) -> int:
         """Let a train arrive; the size of its datagrams is that of the first."""
         data = memoryview(bytearray(b"".join(datagrams)))
-        route = self.table.routes.get((header_number(data)[0], source_of(path)))
-        return 0 if route is None else self.table.follow(route, data, len(datagrams[0]), self.now_s)
-
-    def run(self, path: PathAddress, *datagrams: bytes) -> None:
-        """Let datagrams of one header arrive one by one."""
-        route = self.table.routes[header_number(datagrams[0])[0], source_of(path)]
-        self.table.follow_run(route, [memoryview(datagram) for datagram in datagrams], self.now_s)
+        route = self.table.routes.get((bytes(data[:8]), source_of(path)))
+        if route is None or not is_one_channel(data, len(datagrams[0])):
+            return 0
+        self.table.follow(route, data, len(datagrams[0]), self.now_s)
+        return len(datagrams)
 
     def drops(self) -> dict[str, float]:
         """Reasons and numbers of datagrams dropped."""
@@ -441,28 +440,27 @@ def test_source_is_what_a_socket_says(host: str) -> None:
         assert source_of(udp.path_of(address, packet_info)) == address
 
 
-def test_run_goes_on_as_a_train(bench: Bench) -> None:
-    """The last datagram may be shorter; bytes and datagrams are counted as they are."""
-    channel = bench.bound()
-    run = [datagram(b"x" * 92)] * 4 + [datagram(b"y")]
+def test_data_without_a_route_is_refused_a_train_at_a_time() -> None:
+    """That of a channel which is here; what is no data has to be looked at."""
+    bench = Bench()
+    bench.add()
+    bench.bind(INITIATOR_KEY, A)
+    refuse = bench.table.refuse
+    assert refuse(data_header(ID), source_of(STRANGER), 64, bench.now_s)
+    assert refuse(data_header(ID), source_of(A), 3, bench.now_s)
+    assert not refuse(b"\x11" + ID, source_of(STRANGER), 1, bench.now_s)
+    assert bench.drops() == {"unbound_source": 64, "other_leg_unbound": 3}
 
-    bench.run(A, *run)
-    bench.run(A, datagram(b"alone"))
 
-    assert bench.udp.sent == [(B[:2], b"".join(run), 100), (B[:2], datagram(b"alone"), 13)]
-    assert (channel.session.passed_bytes, channel.session.passed_datagrams) == (409 + 13, 6)
-
-
-def test_run_that_fails_or_is_too_much_is_counted(bench: Bench) -> None:
-    """As a train would be."""
-    channel = bench.bound()
-    run = [datagram(b"x" * 92)] * 5
-    bench.udp.fail_with = SendResult(2, 1, 22)
-    bench.run(A, *run)
-    assert (channel.session.passed_bytes, channel.session.passed_datagrams) == (200, 2)
-    assert bench.drops() == {"send_error": 1, "blocked": 2}
-
-    bench.udp.fail_with = None
-    channel.session.rate.overdraw(bench.now_s, 1e13)
-    bench.run(A, *run)
-    assert bench.drops()["session_rate"] == 5
+def test_guessed_ids_are_refused_once_enough_were_answered() -> None:
+    """Those of this slot; others have an owner that may know them."""
+    bench = Bench(unknowns_per_s=1.0, worker_count=2)
+    ours, theirs = (data_header(made_up_id(7, slot=slot, worker_count=2)) for slot in (0, 1))
+    for _ in range(2):
+        # There is one token, and asking does not use it up.
+        assert not bench.table.refuse(ours, source_of(A), 10, bench.now_s)
+    bench.give(ours + bytes(100), A)
+    assert len(bench.udp.answers) == 1
+    assert bench.table.refuse(ours, source_of(A), 10, bench.now_s)
+    assert not bench.table.refuse(theirs, source_of(A), 10, bench.now_s)
+    assert bench.drops() == {"unknown_channel": 1, "unknown_channel_unanswered": 10}

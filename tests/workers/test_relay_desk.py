@@ -316,10 +316,10 @@ def test_rates_follow_the_hub() -> None:
             relay.send(party.address, bytes(60), bytes(60))
             await until(lambda: bench.counted("relay_drops", "stream|rate") == 1, "drop")
             hub.say(RelayRate(session=1, rate_bytes_per_s=1e12, burst_bytes=1e12))
-            hub.say(RelayShare(rate_bytes_per_s=0.0, burst_bytes=30.0))
-            relay.send(party.address, bytes(31))
+            hub.say(RelayShare(rate_bytes_per_s=0.0, burst_bytes=300.0))
+            relay.send(party.address, bytes(301))
             await until(lambda: bench.counted("relay_drops", "stream|rate") == 2, "drop")
-            relay.send(party.address, bytes(30))
+            relay.send(party.address, bytes(300))
             await party.receive(2)
 
     run(story())

@@ -232,6 +232,45 @@ def test_refused_targets_cost_their_datagrams_only() -> None:
     assert relay.dropped()["target_denied"] == 1
 
 
+def test_peer_that_tries_ever_new_targets_is_slowed_down() -> None:
+    """To judge a target costs more than to send to it: known ones still pass, and the budget comes back."""
+    wire = Wire()
+    relay = Bench(udp=wire)
+    relay.say("203.0.113.7:4433", b"known")
+    for number in range(400):
+        relay.say(f"198.18.{number % 250}.1:{1 + number}", b"x")
+    relay.say("203.0.113.7:4433", b"known")
+    relay.session.send_untrusted()
+    assert relay.dropped() == {"new_targets": 400 + 1 - relay_session.NEW_TARGETS_BURST}
+    assert wire.sent[0] == ("203.0.113.7", 4433, [5, 5])
+    relay.session._new_targets = TokenBucket(0.0, 1.0)
+    relay.say("203.0.113.9:4433", b"later")
+    relay.session.send_untrusted()
+    assert wire.sent[-1] == ("203.0.113.9", 4433, [5])
+
+
+def test_peer_that_sends_rubbish_is_given_up() -> None:
+    """Some frames without an address are passed over; as many as nobody sends by mistake end the session."""
+    relay = Bench(udp=Wire())
+    relay.session.feed(bytes(4) * int(relay_session.MALFORMED_BURST))
+    relay.session.send_untrusted()
+    relay.session.feed(bytes(4) * 20)
+    with pytest.raises(RelayDecodeError, match="address"):
+        relay.session.send_untrusted()
+    assert relay.dropped() == {"frame_malformed": relay_session.MALFORMED_BURST + 20}
+
+
+def test_short_datagrams_count_as_more_than_their_bytes() -> None:
+    """Else a rate in bytes would let millions of empty ones pass."""
+    wire = Wire()
+    relay = Bench(udp=wire, rate=TokenBucket(0.0, 1000.0))
+    relay.say("203.0.113.7:4433", *[b""] * 50)
+    relay.session.send_untrusted()
+    assert sum(len(sizes) for _, _, sizes in wire.sent) == 10
+    assert relay.dropped() == {"rate": 40}
+    assert relay.session.moved_bytes == 0
+
+
 def test_stream_that_is_none_is_reported() -> None:
     """A length that no frame has ends it."""
     relay = Bench(udp=Wire())

@@ -47,7 +47,7 @@ from antquic_server.protocol.parameters import (
 from antquic_server.protocol.profiles import HandshakeProfile
 from antquic_server.protocol.seam.client_tls import ClientTlsContext
 from antquic_server.protocol.seam.fast_crypto import install_fast_crypto
-from antquic_server.protocol.seam.mtu_probing import MtuProbingConnection
+from antquic_server.protocol.seam.migration import MigratingConnection
 from antquic_server.protocol.seam.options import DEFAULT_OPTIONS, ConnectionOptions
 from antquic_server.protocol.seam.server_tls import ServerTlsContext
 from antquic_server.protocol.seam.tls_context import RawPublicKeyMixin
@@ -79,7 +79,7 @@ class ExtensionFrameReceived(QuicEvent):
     used: bool
 
 
-class NodeQuicConnection(MtuProbingConnection):
+class NodeQuicConnection(MigratingConnection):
     """A QUIC connection of ours, in either role; driven exactly like aioquic's."""
 
     def __init__(
@@ -95,6 +95,7 @@ class NodeQuicConnection(MtuProbingConnection):
         self.candidates = RemoteCandidates(self._options.max_candidates)
         self.remote_extensions: ExtensionParameters | None = None
         self._reported_addr: Any = None
+        self._addresses_due: list[AddAddress | RemoveAddress] = []
         if self._options.new_connection_id is not None:
             self._replace_first_connection_id(self._options.new_connection_id())
         if self._options.extensions is not None:
@@ -207,6 +208,12 @@ class NodeQuicConnection(MtuProbingConnection):
         self.send_stream_data(self.get_next_available_stream_id(is_unidirectional=True), data, end_stream=True)
         return True
 
+    def advertise_address(self, frame: AddAddress | RemoveAddress) -> None:
+        """Tell the peer of an address of ours, or that it is none any more, if it takes part in NAT traversal."""
+        ours, theirs = self._options.extensions, self.remote_extensions
+        if ours is not None and theirs is not None and nat_traversal_negotiated(ours, theirs):
+            self._addresses_due.append(frame)
+
     def stream_is_writable(self, stream_id: int) -> bool:
         """Whether data may still be sent on a stream: it is known, not ended and not reset by either side."""
         stream = self._streams.get(stream_id)
@@ -216,17 +223,6 @@ class NodeQuicConnection(MtuProbingConnection):
             and stream.sender._reset_error_code is None
             and not stream.sender.is_finished
         )
-
-    def use_path(self, addr: Any, now: float) -> None:
-        """
-        Go on, at once, at an address that the peer has proven to be its own on another connection.
-
-        aioquic follows packets of this connection only, and those only as a server.
-        """
-        known = [path for path in self._network_paths if path.addr != addr]
-        self._network_paths = [stock.QuicNetworkPath(addr, is_validated=True), *known]
-        # The window is full of what was lost, and the next probe perhaps many seconds away.
-        self._loss.reschedule_data(now=now)
 
     def abandon(self, code: int, reason: str) -> None:
         """Forget the connection at once, without sending anything (a stateless reset was received)."""
@@ -299,6 +295,9 @@ class NodeQuicConnection(MtuProbingConnection):
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
         if self.reporter.due is not None and self._may_report_address:
             self._write_observed_address_frame(builder, self.reporter.due)
+        while self._addresses_due:
+            self._write_extension_frame(builder, self._addresses_due[0], self._on_address_delivery)
+            del self._addresses_due[0]
         super()._write_connection_limits(builder, space)
 
     def _confirm_handshake(self) -> None:
@@ -374,15 +373,19 @@ class NodeQuicConnection(MtuProbingConnection):
         return False
 
     def _write_observed_address_frame(self, builder: QuicPacketBuilder, frame: ObservedAddress) -> None:
-        buf = builder.start_frame(
-            frame_type_of(frame),
-            capacity=frame_capacity(frame),
-            handler=self._on_observed_address_delivery,
-            handler_args=(frame,),
-        )
-        push_frame_body(buf, frame)
+        self._write_extension_frame(builder, frame, self._on_observed_address_delivery)
         self.reporter.take_due()
         self._options.tally.observed_addresses_sent += 1
+
+    def _write_extension_frame(self, builder: QuicPacketBuilder, frame: ExtensionFrame, handler: Any) -> None:
+        buf = builder.start_frame(
+            frame_type_of(frame), capacity=frame_capacity(frame), handler=handler, handler_args=(frame,)
+        )
+        push_frame_body(buf, frame)
+
+    def _on_address_delivery(self, delivery: QuicDeliveryState, frame: AddAddress | RemoveAddress) -> None:
+        if delivery != QuicDeliveryState.ACKED:
+            self._addresses_due.append(frame)
 
     def _on_observed_address_delivery(self, delivery: QuicDeliveryState, frame: ObservedAddress) -> None:
         if delivery != QuicDeliveryState.ACKED:

@@ -6,10 +6,15 @@ Probes are PING and PADDING, so nothing has to be repeated when one is lost, and
 ``protocol.path_mtu``; here its decisions meet aioquic's packets. A lost probe needs no timer of its own: it is
 ack-eliciting, so aioquic's probe timeout finds it. Probes that the kernel refuses (EMSGSIZE) end the same way.
 
+A path that is new begins with the smallest size, and, unless only the port of the peer has changed, with congestion
+control and round-trip time as unknown as at the start (RFC 9000, section 9.4). A path may say with an attribute
+``overhead_bytes`` of its address how much it puts around each datagram.
+
 The raise timer wakes nobody up either. It is looked at when the connection has something to send, which on an idle
 connection is the next keep-alive.
 """
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any
@@ -17,10 +22,11 @@ from typing import Any
 from aioquic.buffer import Buffer
 from aioquic.quic import connection as stock
 from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.congestion.base import create_congestion_control
 from aioquic.quic.packet import QuicFrameType, QuicPacketType
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, QuicSentPacket
 from aioquic.quic.rangeset import RangeSet
-from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
+from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery, QuicPacketSpace
 from aioquic.tls import Epoch
 
 from antquic_server.protocol.path_mtu import MIN_DATAGRAM_BYTES, BlackHoleDetector, PathMtu
@@ -36,6 +42,12 @@ _MAX_SUSPECTS = 64
 _DATAGRAM_FRAME_OVERHEAD = 1 + 2 + 16 + 3
 
 
+_Measured = tuple[bool, float, float, float, float, float]
+"""What aioquic knows of the round-trip time."""
+
+_UNMEASURED: _Measured = (False, 0.0, 0.0, math.inf, 0.0, 0.0)
+
+
 class MtuRecovery(QuicPacketRecovery):
     """
     aioquic's loss detection, which tells lost probes from lost traffic.
@@ -45,6 +57,9 @@ class MtuRecovery(QuicPacketRecovery):
 
     def __init__(self, *, path_mtu: PathMtu, tally: Tally, **stock_arguments: Any) -> None:
         super().__init__(**stock_arguments)
+        self._algorithm: str = stock_arguments["congestion_control_algorithm"]
+        self._first_of_path = 0
+        """Number of the first packet sent on the present path, once a packet of an earlier one may be in flight."""
         self.path_mtu = path_mtu
         self.probes: dict[int, int] = {}
         self._tally = tally
@@ -64,6 +79,27 @@ class MtuRecovery(QuicPacketRecovery):
         self._unsure.clear()
         self._suspects.clear()
 
+    def measure_anew(self, next_packet_number: int, datagram_bytes: int) -> None:
+        """Know nothing of congestion and round-trip time; what is in flight elsewhere weighs on no window here."""
+        for space in self.spaces:
+            for packet in space.sent_packets.values():
+                packet.in_flight = False
+        self._cc = create_congestion_control(self._algorithm, max_datagram_size=datagram_bytes)
+        self._pacer = QuicPacketPacer(max_datagram_size=datagram_bytes)
+        self._pto_count = 0
+        self._first_of_path = next_packet_number
+        self._measured = _UNMEASURED
+
+    @property
+    def _measured(self) -> _Measured:
+        first_s, latest_s, least_s = self._rtt_first_sample_time, self._rtt_latest, self._rtt_min
+        return self._rtt_initialized, first_s, latest_s, least_s, self._rtt_smoothed, self._rtt_variance
+
+    @_measured.setter
+    def _measured(self, values: _Measured) -> None:
+        self._rtt_initialized, self._rtt_first_sample_time, self._rtt_latest = values[:3]
+        self._rtt_min, self._rtt_smoothed, self._rtt_variance = values[3:]
+
     def probe_acked(self, packet_number: int) -> None:
         """A probe has arrived, says the acknowledgement that is being handled."""
         ticket = self.probes.pop(packet_number, None)
@@ -79,6 +115,14 @@ class MtuRecovery(QuicPacketRecovery):
     def on_ack_received(self, *, ack_rangeset: RangeSet, ack_delay: float, now: float, space: QuicPacketSpace) -> None:
         """Handle an ACK frame; while something is suspected, look at what it says about sizes."""
         self._acked_at_s = now
+        if self._first_of_path and space.is_application_data:
+            if ack_rangeset.bounds().stop <= self._first_of_path:
+                # All of it was sent on the path we have left: no measure of this one.
+                measured = self._measured
+                super().on_ack_received(ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space)
+                self._measured = measured
+                return
+            self._first_of_path = 0
         if not self._watching or not space.is_application_data:
             super().on_ack_received(ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space)
             return
@@ -189,9 +233,7 @@ class MtuProbingConnection(SlidingWindowConnection):
             return super().datagrams_to_send(now)
         path = self._network_paths[0]
         if path is not self._mtu_path:
-            if self._mtu_path is not None:
-                recovery.path_changed(now)
-            self._mtu_path = path
+            self._take_path(recovery, path, now)
         path_mtu = recovery.path_mtu
         size_bytes = path_mtu.size_bytes
         if size_bytes != self._max_datagram_size:
@@ -225,6 +267,18 @@ class MtuProbingConnection(SlidingWindowConnection):
                 self._mtu_recovery.path_mtu.limit(peer_max_bytes)
 
     # Our own steps.
+
+    def _take_path(self, recovery: MtuRecovery, path: stock.QuicNetworkPath, now: float) -> None:
+        before, self._mtu_path = self._mtu_path, path
+        overhead_bytes = getattr(path.addr, "overhead_bytes", 0)
+        recovery.path_mtu.set_overhead(overhead_bytes)
+        if before is None:
+            return
+        recovery.path_changed(now)
+        if overhead_bytes or getattr(before.addr, "overhead_bytes", 0) or before.addr[0] != path.addr[0]:
+            recovery.measure_anew(self._packet_number, recovery.path_mtu.size_bytes)
+            # Acknowledged, it tells what of the old path is lost; and a server follows a client that says something.
+            self._send_probe()
 
     def _make_recovery(self, options: ConnectionOptions, max_bytes: int) -> MtuRecovery:
         """Return what takes the place of the loss detection that aioquic has just made, with the same arguments."""

@@ -44,6 +44,11 @@ class SlidingWindowConnection(stock.QuicConnection):
         stream = self._streams.get(stream_id)
         return 0 if stream is None else len(stream.sender._buffer)
 
+    @property
+    def open_streams(self) -> int:
+        """Streams that have not ended in both directions, those with data on its way included."""
+        return sum(not stream.is_finished for stream in self._streams.values())
+
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
         window = self._options.connection_window_bytes
         if window is None:

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from antquic_server.cli import main
-from antquic_server.commands.peer_actions import describe_nat, why
+from antquic_server.commands.peer_actions import describe_nat, path_facts, why
+from antquic_server.peer.punching import Failure
 from support.json_lines import JsonLineProcess
 from support.node import REPOSITORY, StartNode, node_environment
 from support.virtual_network import Dependence, NatKind, VirtualNetwork
@@ -42,10 +44,21 @@ def peer() -> Iterator[Any]:
 
 
 def test_each_path_says_why_it_is_not_better() -> None:
-    """There is nothing above direct."""
-    assert "nothing better" in why("direct")
-    assert "not direct" in why("punched")
-    assert "not punched" in why("relayed")
+    """There is nothing above direct; a relay is named, and what punching has failed of, if we have tried."""
+
+    def said(path: str, *, node: bytes | None = None, reason: Failure | None = None) -> str:
+        connection: Any = SimpleNamespace(path=path, relayed_by=node, why_not_direct=reason)
+        facts = path_facts(connection)
+        assert (facts["path"], facts["why"]) == (path, why(connection))
+        assert facts["relayed_by"] == (None if node is None else node.hex())
+        assert facts["why_not_direct"] == reason
+        return why(connection)
+
+    assert "nothing better" in said("direct")
+    assert "not direct" in said("punched")
+    assert "the other side has asked" in said("relayed")
+    assert "carried by a node; not punched: no_path: both sides dialled" in said("relayed", reason=Failure.NO_PATH)
+    assert "carried by the node 0707" in said("relayed", node=b"\x07" * 32, reason=Failure.COORDINATOR_SILENT)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +116,7 @@ def test_a_file_goes_from_one_to_the_other(start_node: StartNode, peer: Any, tmp
     digest = sha256(source.read_bytes()).hexdigest()
     sent = sender.event("sent")
     assert (sent["sha256"], sent["path"]) == (digest, "punched")
-    assert sent["why"] == why("punched")
+    assert "introduced by a node" in sent["why"]
     assert receiver.event("received")["sha256"] == digest
     assert sender.wait(timeout_s=TIMEOUT_S) == 0
     assert receiver.wait(timeout_s=TIMEOUT_S) == 0

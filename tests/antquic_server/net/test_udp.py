@@ -386,7 +386,8 @@ def forward(request: pytest.FixtureRequest) -> Forward:
     def send(sender: UdpSocket, receiver: UdpSocket, datagrams: list[bytes]) -> SendResult | None:
         destination = sender.destination(path_to(receiver))
         if request.param.startswith("as datagrams"):
-            return sender.send_run(destination, [memoryview(datagram) for datagram in datagrams])
+            pieces = [memoryview(datagram) for datagram in datagrams]
+            return sender.send_run(destination, pieces, sum(map(len, datagrams)), len(datagrams[0]))
         return sender.send_train(destination, memoryview(bytearray(b"".join(datagrams))), len(datagrams[0]))
 
     return send

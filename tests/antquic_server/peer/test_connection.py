@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from antquic_server.errors import PeerClosedError, PeerError, UsageError
-from antquic_server.peer import core
+from antquic_server.peer import messages
 from antquic_server.protocol.codepoints import ApplicationErrorCode
 from antquic_server.protocol.liveness import ANSWER_MAGIC
 from support.peers import Couple, eventually, with_couple
@@ -127,7 +127,7 @@ def test_a_ping_without_an_answer_fails_in_time(monkeypatch: pytest.MonkeyPatch)
     """Connected is not enough."""
 
     async def story(couple: Couple) -> None:
-        monkeypatch.setattr(core, "answer_probe_untrusted", lambda _: None)
+        monkeypatch.setattr(messages, "answer_probe_untrusted", lambda _: None)
         with pytest.raises(PeerError, match="no bytes pass"):
             await couple.here.ping(timeout_s=0.2)
 
@@ -138,7 +138,7 @@ def test_a_ping_ends_with_the_connection(monkeypatch: pytest.MonkeyPatch) -> Non
     """With the reason of the close."""
 
     async def story(couple: Couple) -> None:
-        monkeypatch.setattr(core, "answer_probe_untrusted", lambda _: None)
+        monkeypatch.setattr(messages, "answer_probe_untrusted", lambda _: None)
         waiting = asyncio.create_task(couple.here.ping())
         await couple.there.recv_message()
         await couple.there.close(code=77, reason="enough")

@@ -48,7 +48,7 @@ def pair(
     **settings: float,
 ) -> tuple[VirtualNetwork, Host, Host]:
     """Put two hosts and a node on a network."""
-    network = VirtualNetwork(seed=seed, loss=loss, real=real, settings=PeerSettings(**settings))  # type: ignore[arg-type]
+    network = VirtualNetwork(seed=seed, loss=loss, real=real, settings=PeerSettings(relay="never", **settings))  # type: ignore[arg-type]
     network.add_node()
     return network, network.add_host(one), network.add_host(other)
 
@@ -213,7 +213,9 @@ def test_the_observed_mapping_is_in_the_statistics() -> None:
 def test_a_coordinator_is_told_the_ports_that_come_next() -> None:
     """Of a predictable NAT, if guessing is allowed; never more than ``max_candidates``."""
     for allowed, predict, expected in ((4, True, 4), (2, True, 2), (4, False, 1)):
-        network = VirtualNetwork(settings=PeerSettings(max_candidates=allowed, enable_symmetric_nat=predict))
+        network = VirtualNetwork(
+            settings=PeerSettings(relay="never", max_candidates=allowed, enable_symmetric_nat=predict)
+        )
         network.add_node()
         network.add_node()
         host = network.add_host(counting(2))
@@ -289,7 +291,7 @@ def test_a_peer_that_accepts_no_introductions_is_not_made_to_dial() -> None:
     network = VirtualNetwork()
     network.add_node()
     initiator = network.add_host(PORT_RESTRICTED)
-    target = network.add_host(PORT_RESTRICTED, settings=PeerSettings(accept_introductions=False))
+    target = network.add_host(PORT_RESTRICTED, settings=PeerSettings(relay="never", accept_introductions=False))
 
     assert not attempt(network, initiator, target)
     assert target.core.statistics().drops["introduction_refused"] >= 1

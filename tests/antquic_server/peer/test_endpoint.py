@@ -212,7 +212,7 @@ def test_known_peer_that_is_restarted_is_connected_again() -> None:
                 await peer.connections[0].send_message(b"back")
                 assert await (await node.accept()).recv_message() == b"back"
             # Nobody has come to us: the connections are our own.
-            assert peer._incoming.empty()
+            assert peer._connections.incoming.empty()
         await node.close()
 
     run(story())

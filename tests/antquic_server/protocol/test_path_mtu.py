@@ -378,3 +378,28 @@ class TestBlackHoleDetector:
         detector.lost(1452, 2.9)
 
         assert not detector.suspicious
+
+
+def test_a_header_around_each_datagram_is_left_room_for() -> None:
+    """Before anything is sent as after a change of path; without it, the whole range counts again."""
+    search = PathMtu(min_bytes=1280, initial_bytes=1400, max_bytes=1452)
+    search.set_overhead(8)
+    assert (search.size_bytes, search.min_bytes, search.max_bytes) == (MIN_DATAGRAM_BYTES, 1280, 1444)
+    search.handshake_confirmed()
+    assert search.next_probe(0.0) == 1444
+    search.probe_acked(search.probe_sent(), 0.0)
+    search.set_overhead(0)
+    search.path_changed(1.0)
+    assert (search.size_bytes, search.max_bytes) == (1280, 1452)
+
+
+def test_a_header_never_pushes_datagrams_below_what_quic_needs() -> None:
+    """Nor does it raise what the peer accepts."""
+    search = PathMtu(min_bytes=1200, initial_bytes=1200, max_bytes=1204)
+    search.set_overhead(100)
+    assert search.max_bytes == MIN_DATAGRAM_BYTES
+    search = PathMtu(min_bytes=1200, initial_bytes=1200, max_bytes=1452)
+    search.set_overhead(8)
+    search.limit(1300)
+    search.set_overhead(0)
+    assert search.max_bytes == 1300

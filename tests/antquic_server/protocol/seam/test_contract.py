@@ -33,11 +33,13 @@ CONNECTION_METHODS = {
     "_write_connection_limits": "(builder: QuicPacketBuilder, space: QuicPacketSpace) -> None",
     "_write_stream_limits": "(builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream) -> None",
     # Called, or handed on as delivery handlers.
+    "_add_network_path": "(network_path: QuicNetworkPath) -> None",
     "_close_end": "() -> None",
     "_flush_builder": (
         "(builder: QuicPacketBuilder, network_path: QuicNetworkPath, peer_cid: bytes, now: float)"
         " -> list[tuple[bytes, typing.Any]]"
     ),
+    "_retire_peer_cid": "(connection_id: QuicConnectionId) -> None",
     "_send_probe": "() -> None",
     "_on_connection_limit_delivery": "(delivery: QuicDeliveryState, limit: Limit) -> None",
     "_on_max_stream_data_delivery": "(delivery: QuicDeliveryState, stream: QuicStream) -> None",
@@ -89,7 +91,17 @@ RECOVERY_METHODS = {
     ),
 }
 
-RECOVERY_ATTRIBUTES = {"_cc": "RenoCongestionControl", "_pacer": "QuicPacketPacer", "_pto_count": "int"}
+RECOVERY_ATTRIBUTES = {
+    "_cc": "RenoCongestionControl",
+    "_pacer": "QuicPacketPacer",
+    "_pto_count": "int",
+    "_rtt_first_sample_time": "float",
+    "_rtt_initialized": "bool",
+    "_rtt_latest": "float",
+    "_rtt_min": "float",
+    "_rtt_smoothed": "float",
+    "_rtt_variance": "float",
+}
 
 # Also in CONNECTION_ATTRIBUTES, under the same name.
 DATAGRAM_SIZE_ATTRIBUTES = {"_max_datagram_size": "int"}
