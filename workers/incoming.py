@@ -11,13 +11,12 @@ several of them on one socket sends one flow.
 """
 
 from itertools import repeat
-from struct import Struct
 
 from antquic_server.net.trains import MAX_TRAIN_BYTES, MAX_TRAIN_DATAGRAMS, split_train
 from antquic_server.net.udp import PathAddress, UdpSocket
 from antquic_server.protocol.relay_channel import HEADER_BYTES, is_channel_datagram, is_one_channel
 from antquic_server.stats.counters import CounterSet
-from workers.channel_table import ChannelTable, Route, source_of
+from workers.channel_table import ChannelTable, Route, header_number, source_of
 from workers.strangers import Strangers
 
 FIXED_BIT = 0x40
@@ -25,7 +24,6 @@ FIXED_BIT = 0x40
 
 RECEIVE_BURST_DATAGRAMS = 128
 """Enough to find both datagrams of many ClientHellos together; about 3 ms of work at 25 µs each."""
-_header_number = Struct("=Q").unpack_from
 
 
 class Run:
@@ -36,26 +34,22 @@ class Run:
     or as long as the kernel takes it.
     """
 
-    __slots__ = ("_limit", "pieces", "route", "segment_size", "size")
+    __slots__ = ("pieces", "route", "segment_size", "size")
 
-    def __init__(self, route: Route, segment_size: int) -> None:
+    def __init__(self, route: Route, piece: memoryview, size: int, segment_size: int) -> None:
         self.route = route
-        self.pieces: list[memoryview] = []
-        self.size = 0
+        self.pieces = [piece]
+        self.size = size
         self.segment_size = segment_size
-        self._limit = min(MAX_TRAIN_BYTES, MAX_TRAIN_DATAGRAMS * segment_size)
 
     def takes(self, size: int, segment_size: int) -> bool:
         """Whether a train, or a single datagram, can be its next piece."""
-        fits = size <= self.segment_size if size <= segment_size else segment_size == self.segment_size
-        return fits and self.size + size <= self._limit
-
-    def add(self, piece: memoryview, size: int) -> None:
-        """Append the next piece; the first one always fits."""
-        self.pieces.append(piece)
-        self.size += size
-        if size % self.segment_size:
-            self._limit = 0  # nothing can follow
+        own = self.segment_size
+        return (
+            (size <= own if size <= segment_size else segment_size == own)
+            and self.size % own == 0
+            and self.size + size <= min(MAX_TRAIN_BYTES, MAX_TRAIN_DATAGRAMS * own)
+        )
 
 
 class Incoming:
@@ -88,6 +82,7 @@ class Incoming:
         now_s: float,
     ) -> None:
         """Deal with what belongs to channels, each in its order, and append the rest to ``received``."""
+        find_route, follow_run = self._channels.routes.get, self._channels.follow_run
         runs: dict[tuple[int, int], Run] = {}
         dealt_with = total_bytes = 0
         received_before = len(received)
@@ -104,27 +99,27 @@ class Incoming:
                     continue
                 count = -(-size // segment_size)
             # A path is one object for all that come by it at this time, and a number is read faster than eight bytes.
-            key = (_header_number(view)[0], id(path))
+            key = (header_number(view)[0], id(path))
             run = runs.get(key)
-            if run is None or not run.takes(size, segment_size):
-                if run is not None:
-                    self._pass_on(run, now_s)
-                    del runs[key]
-                route = self._channels.routes.get((view[:HEADER_BYTES].tobytes(), source_of(path)))
-                if route is None:
-                    dealt_with += self._take_without_route(view, segment_size, count, path, received, now_s)
+            if run is not None:
+                if run.takes(size, segment_size):
+                    run.pieces.append(view)
+                    run.size += size
+                    dealt_with += count
                     continue
-                run = runs[key] = Run(route, segment_size)
-            run.add(view, size)
+                follow_run(run.route, run.pieces, run.size, run.segment_size, now_s)
+                del runs[key]
+            route = find_route((key[0], source_of(path)))
+            if route is None:
+                dealt_with += self._take_without_route(view, segment_size, count, path, received, now_s)
+                continue
+            runs[key] = Run(route, view, size, segment_size)
             dealt_with += count
         for run in runs.values():
-            self._pass_on(run, now_s)
+            follow_run(run.route, run.pieces, run.size, run.segment_size, now_s)
         values = self._counters.values
         values["datagrams_received"] += dealt_with
         values["bytes_received"] += total_bytes - sum(len(data) for data, _ in received[received_before:])
-
-    def _pass_on(self, run: Run, now_s: float) -> None:
-        self._channels.follow_run(run.route, run.pieces, run.size, run.segment_size, now_s)
 
     def _take_without_route(  # noqa: PLR0917 - what is known of one train
         self,
