@@ -43,6 +43,7 @@ bench: $(VENV)/.installed-test ## measure handshakes and throughput; ARGS are pa
 	$(BIN)/antquic-server bench handshake $(ARGS)
 	$(BIN)/antquic-server bench datagram $(ARGS)
 	$(BIN)/antquic-server bench mtu $(ARGS)
+	$(BIN)/antquic-server bench relay $(ARGS)
 
 peers: ## build real ant-quic peers for the tests (needs cargo and cmake; minutes)
 	@scripts/build-peers.sh

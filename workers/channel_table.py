@@ -19,7 +19,8 @@ here; what finds no entry would come up to this process as it does now, to be ju
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from struct import Struct
 from typing import Final
 
 from antquic_server.errors import RelayDecodeError
@@ -51,6 +52,9 @@ second, and only who knows the channel's id can use up its share.
 
 _Source = tuple[object, ...]
 
+header_number: Final = Struct("=Q").unpack_from
+"""Reads a header as one number, alone in a tuple: much faster than copying eight bytes out of a view."""
+
 
 class Leg:
     """One end of a channel; ``path`` is None until its first bind."""
@@ -70,13 +74,13 @@ class Leg:
 class Channel:
     """A channel with its two legs."""
 
-    __slots__ = ("binds", "channel_id", "created_s", "header", "initiator", "session", "target")
+    __slots__ = ("binds", "channel_id", "created_s", "header_number", "initiator", "session", "target")
 
     def __init__(
         self, channel_id: bytes, *, initiator_key: bytes, target_key: bytes, session: SessionMeter, now_s: float
     ) -> None:
         self.channel_id = channel_id
-        self.header = data_header(channel_id)
+        (self.header_number,) = header_number(data_header(channel_id))
         self.initiator = Leg(initiator_key)
         self.target = Leg(target_key)
         self.session = session
@@ -126,8 +130,8 @@ class ChannelTable:
         self._unknowns = TokenBucket(unknowns_per_s, max(1.0, unknowns_per_s) if unknowns_per_s else 0.0)
         self._channels: dict[bytes, Channel] = {}
         self._drop_keys: dict[str, str] = {}
-        self.routes: dict[tuple[bytes, _Source], Route] = {}
-        """By the header of a channel and the address of a leg, as the socket gives it."""
+        self.routes: dict[tuple[int, _Source], Route] = {}
+        """By the header of a channel, as a number, and the address of a leg, as the socket gives it."""
 
     def __len__(self) -> int:
         return len(self._channels)
@@ -153,21 +157,26 @@ class ChannelTable:
         channel = self._channels.pop(channel_id, None)
         if channel is not None:
             for leg in (channel.initiator, channel.target):
-                self.routes.pop((channel.header, leg.source), None)
+                self.routes.pop((channel.header_number, leg.source), None)
         return channel
 
     # Data.
 
     def follow(self, route: Route, train: memoryview, segment_size: int, now_s: float) -> None:
         """Pass on a train, all of which must be of the channel whose route this is, as far as limits allow."""
-        size = len(train)
+        self.follow_run(route, (train,), len(train), segment_size, now_s)
+
+    def follow_run(
+        self, route: Route, pieces: Sequence[memoryview], size: int, segment_size: int, now_s: float
+    ) -> None:
+        """Pass on a train as ``follow`` does, of ``size`` bytes that lie in several pieces of whole datagrams."""
         count = 1 if size <= segment_size else -(-size // segment_size)
         session = route.session
         refusal = session.refuses(size, now_s)
         if refusal:
             self.drop(refusal, count)
             return
-        failure = route.socket.send_train(route.destination, train, segment_size)
+        failure = route.socket.send_run(route.destination, pieces, size, segment_size)
         if failure is None:
             session.passed_bytes += size
             session.passed_datagrams += count
@@ -232,7 +241,7 @@ class ChannelTable:
 
     def _receive_data(self, channel: Channel, data: bytes, path: PathAddress, now_s: float) -> None:
         source = source_of(path)
-        route = self.routes.get((channel.header, source))
+        route = self.routes.get((channel.header_number, source))
         if route is not None:
             self.follow(route, memoryview(data), len(data), now_s)
         else:
@@ -271,15 +280,15 @@ class ChannelTable:
             self._reply(path, encode_bound(channel.channel_id, counter, leg.key))
 
     def _move(self, channel: Channel, leg: Leg, other: Leg, path: PathAddress) -> None:
-        self.routes.pop((channel.header, leg.source), None)
+        self.routes.pop((channel.header_number, leg.source), None)
         socket = self._sockets[path.socket_index]
         leg.path = path
         leg.source = source_of(path)
         leg.destination = socket.destination(path)
         if other.path is not None and other.destination is not None:
             other_socket = self._sockets[other.path.socket_index]
-            self.routes[channel.header, leg.source] = Route(other.destination, other_socket, channel.session)
-            self.routes[channel.header, other.source] = Route(leg.destination, socket, channel.session)
+            self.routes[channel.header_number, leg.source] = Route(other.destination, other_socket, channel.session)
+            self.routes[channel.header_number, other.source] = Route(leg.destination, socket, channel.session)
 
     def _answer_unknown(self, data: bytes, path: PathAddress, now_s: float) -> None:
         channel_id = data[1:HEADER_BYTES]

@@ -40,7 +40,6 @@ from workers.control_streams import ControlStreams, MessageKind
 from workers.coordination import Coordination, Surroundings
 from workers.echo import EchoService
 from workers.endpoint import Endpoint
-from workers.incoming import BUFFER_BYTES
 from workers.relay import Relay, build_relay
 from workers.relay_setup import channel_table, relay_share, stream_relay
 from workers.relay_streams import RelayStreams
@@ -305,14 +304,10 @@ def _message_kinds(coordination: Coordination, channels: ChannelControl) -> list
 def _adopt_sockets(assign: Assign) -> list[UdpSocket]:
     """Wrap the inherited descriptors; detached again at exit, they are the supervisor's."""
     adopted = []
-    # They are read one after another, and nothing stays in it.
-    buffer = bytearray(BUFFER_BYTES)
     for index, item in enumerate(assign.sockets):
         sock = socket.socket(item.family, socket.SOCK_DGRAM, fileno=item.fd)
         sock.setblocking(False)
-        adopted.append(
-            UdpSocket(sock, wildcard=ip_address(item.host).is_unspecified, socket_index=index, buffer=buffer)
-        )
+        adopted.append(UdpSocket(sock, wildcard=ip_address(item.host).is_unspecified, socket_index=index, batches=True))
     return adopted
 
 

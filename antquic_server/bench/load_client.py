@@ -12,7 +12,9 @@ import socket
 import ssl
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import (
@@ -104,6 +106,14 @@ class ClientConnection:
         self.finished_streams.discard(new[0])
         return bytes(self.messages.pop(new[0]))
 
+    async def read_message(self, timeout_s: float) -> bytes:
+        """Return the next unidirectional message of the server that nobody has read yet."""
+        deadline_s = time.monotonic() + timeout_s
+        while not (complete := [item for item in self.finished_streams if item & 3 == 3]):
+            await self._wait_changed(deadline_s)
+        self.finished_streams.discard(min(complete))
+        return bytes(self.messages.pop(min(complete)))
+
     async def read_stream(self, stream_id: int, timeout_s: float) -> bytes:
         """Return a whole stream once the server has ended it."""
         deadline_s = time.monotonic() + timeout_s
@@ -153,12 +163,22 @@ class ClientConnection:
 
 
 class LoadClient:
-    """Connections that share a socket; use it from one event loop."""
+    """
+    Connections that share a socket; use it from one event loop.
 
-    def __init__(self, *, host: str = "127.0.0.1", offloads: bool = True) -> None:
+    ``open_socket`` opens a bound, non-blocking socket somewhere else than on ``host``: in another network namespace.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        offloads: bool = True,
+        open_socket: Callable[[], socket.socket] | None = None,
+    ) -> None:
         self.connections: list[ClientConnection] = []
         self._loop = asyncio.get_running_loop()
-        self._host = host
+        self._open_socket = open_socket or partial(_bound_socket, host)
         self._offloads = offloads
         self._table: dict[bytes, ClientConnection] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -245,13 +265,8 @@ class LoadClient:
         self._socket.sock.close()
 
     def _open(self) -> UdpSocket:
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_DGRAM)
-        sock.setblocking(False)
+        sock = self._open_socket()
         never_fragment(sock)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, 1 << 22)
-        sock.bind((self._host, 0))
         udp = UdpSocket(sock, wildcard=False, offloads=self._offloads)
         self._loop.add_reader(sock.fileno(), self._readable)
         return udp
@@ -323,6 +338,15 @@ class LoadClient:
                 connection.quic.handle_timer(now_s)
                 due.append(connection)
         self.flush(due)
+
+
+def _bound_socket(host: str) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, 1 << 22)
+    sock.bind((host, 0))
+    return sock
 
 
 def random_node_key(pqc: PqcPool) -> SigningKey:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from antquic_server.bench import datagram, handshake, mtu
+from antquic_server.bench import datagram, handshake, mtu, relay, relay_plan
 from antquic_server.bench.report import Report, machine
 from antquic_server.errors import UsageError
 
@@ -14,10 +14,11 @@ __all__ = ["BENCHMARKS", "Benchmark", "run"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """One benchmark: ``options`` maps each option it knows to its default, as text."""
+    """One benchmark: ``options`` maps each option it knows to its default, as text; ``quick`` to less of it."""
 
     summary: str
     options: Mapping[str, str]
+    quick: Mapping[str, str]
     run: Callable[[Mapping[str, str]], Report]
 
 
@@ -25,24 +26,35 @@ BENCHMARKS: dict[str, Benchmark] = {
     "datagram": Benchmark(
         summary="echo of DATAGRAM frames: a node against stock aioquic, over real sockets",
         options=datagram.OPTIONS,
+        quick={"rounds": "1", "seconds": "1"},
         run=datagram.run,
     ),
     "handshake": Benchmark(
         summary="bytes and server CPU time: classical, hybrid and pure post-quantum, each provider",
         options=handshake.OPTIONS,
+        quick={"rounds": "10", "live_s": "1"},
         run=handshake.run,
     ),
     "mtu": Benchmark(
         summary="streams with a node and peer to peer: datagrams of 1200 bytes against path MTU discovery",
         options=mtu.OPTIONS,
+        quick={"rounds": "1", "seconds": "1"},
         run=mtu.run,
+    ),
+    "relay": Benchmark(
+        summary="channel and stream relay per CPU second: against coturn, a C forwarder and stock aioquic",
+        options=relay_plan.OPTIONS,
+        quick=relay_plan.QUICK,
+        run=relay.run,
     ),
 }
 
 
-def run(names: Sequence[str], json_output: bool, options: Mapping[str, str]) -> int:
+def run(names: Sequence[str], json_output: bool, options: Mapping[str, str], *, quick: bool = False) -> int:
     """
     Run the named benchmarks one after another, or list all; returns the exit code.
+
+    ``quick`` measures so little that it only shows whether a benchmark works; ``options`` win over that.
 
     Raises:
         UsageError: A name or an option is unknown, or an option's value is not a number.
@@ -60,7 +72,8 @@ def run(names: Sequence[str], json_output: bool, options: Mapping[str, str]) -> 
     reports = {}
     for name in names:
         benchmark = BENCHMARKS[name]
-        chosen = {key: options.get(key, default) for key, default in benchmark.options.items()}
+        defaults = {**benchmark.options, **(benchmark.quick if quick else {})}
+        chosen = {key: options.get(key, default) for key, default in defaults.items()}
         reports[name] = benchmark.run(chosen)
         if not json_output:
             print(reports[name].as_text(), flush=True)

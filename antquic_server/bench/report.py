@@ -9,7 +9,7 @@ from pathlib import Path
 
 from antquic_server.errors import UsageError
 
-__all__ = ["Progress", "Report", "Table", "machine", "whole"]
+__all__ = ["Progress", "Report", "Table", "listed", "machine", "whole", "whole_list"]
 
 Cell = str | float | int | None
 
@@ -103,6 +103,22 @@ def whole(options: Mapping[str, str], key: str, minimum: int) -> int:
     if not text.isdigit() or int(text) < minimum:
         raise UsageError(f"bench: {key} = {text!r}: expected a whole number, {minimum} or more")
     return int(text)
+
+
+def whole_list(options: Mapping[str, str], key: str, minimum: int) -> tuple[int, ...]:
+    """Read whole numbers separated by commas; UsageError says what was expected."""
+    texts = options[key].split(",")
+    if not all(text.isdigit() and int(text) >= minimum for text in texts):
+        raise UsageError(f"bench: {key} = {options[key]!r}: expected whole numbers, {minimum} or more, as in 1,2")
+    return tuple(dict.fromkeys(int(text) for text in texts))
+
+
+def listed(options: Mapping[str, str], key: str, known: Sequence[str]) -> tuple[str, ...]:
+    """Read words separated by commas, each of them a known one; UsageError names those."""
+    words = options[key].split(",")
+    if not set(words) <= set(known):
+        raise UsageError(f"bench: {key} = {options[key]!r}: expected some of {','.join(known)}")
+    return tuple(dict.fromkeys(words))
 
 
 def _text(cell: Cell) -> str:

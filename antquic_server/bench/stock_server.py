@@ -1,7 +1,7 @@
 """
 The yardstick: an echo server on ``aioquic.asyncio.serve``, as its documentation shows it.
 
-Run as ``python -m antquic_server.bench.stock_server asyncio|uvloop``; prints one JSON line when it listens.
+Run as ``python -m antquic_server.bench.stock_server asyncio|uvloop [HOST]``; prints one JSON line when it listens.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class EchoProtocol(QuicConnectionProtocol):
             self._quic.send_stream_data(event.stream_id, event.data, event.end_stream)
 
 
-async def main() -> None:
+async def main(host: str) -> None:
     """Serve until SIGTERM."""
     configuration = QuicConfiguration(is_client=False, max_datagram_frame_size=65535)
     certificate, key = ed25519_certificate()
@@ -39,9 +39,9 @@ async def main() -> None:
     configuration.private_key = load_pem_private_key(key)
     # ``serve`` does not tell which port it got, so one is chosen here and the rare collision ends the run.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         port: int = probe.getsockname()[1]
-    await serve("127.0.0.1", port, configuration=configuration, create_protocol=EchoProtocol)
+    await serve(host, port, configuration=configuration, create_protocol=EchoProtocol)
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     print(json.dumps({"port": port, "pid": os.getpid()}), flush=True)
@@ -49,6 +49,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    factory = uvloop.new_event_loop if sys.argv[1:] == ["uvloop"] else asyncio.new_event_loop
+    factory = uvloop.new_event_loop if sys.argv[1:2] == ["uvloop"] else asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main())
+        runner.run(main(sys.argv[2] if len(sys.argv) > 2 else "127.0.0.1"))

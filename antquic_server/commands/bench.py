@@ -14,6 +14,7 @@ examples:
   antquic-server bench
   antquic-server bench handshake
   antquic-server bench handshake datagram --json
+  antquic-server bench relay --quick
   antquic-server bench NAME --option KEY=VALUE
 """
 
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``bench``."""
     parser.add_argument("names", metavar="NAME", nargs="*", help="benchmark to run")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--quick", action="store_true", help="measure very little: a look whether it works")
     parser.add_argument(
         "--option",
         metavar="KEY=VALUE",
@@ -39,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     # Imported only now because benchmarks bring every provider and client along.
     from antquic_server.bench import registry
 
-    return registry.run(arguments.names, arguments.json, options)
+    return registry.run(arguments.names, arguments.json, options, quick=arguments.quick)
 
 
 def _parse_options(texts: Sequence[str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from antquic_server.net.packet_info import reply_control_message
+from antquic_server.net.trains import segment_control
 
 __all__ = ["Address", "Ancillary", "Destination", "PathAddress", "SendResult"]
 
@@ -46,6 +47,13 @@ class Destination:
         self.control: Ancillary = [reply_control_message(local)] if local else []
         self.segment_size = 0
         self.train_control: Ancillary = []
+
+    def control_for(self, segment_size: int) -> Ancillary:
+        """Return the control data for a train of datagrams of this size."""
+        if self.segment_size != segment_size:
+            self.segment_size = segment_size
+            self.train_control = [segment_control(segment_size), *self.control]
+        return self.train_control
 
 
 class SendResult(NamedTuple):

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from antquic_server.ipc.relay_messages import ChannelCreate
@@ -55,6 +56,14 @@ class FakeUdp:
         if self.fail_with is None:
             self.sent.append((destination.address, bytes(train), segment_size))
         return self.fail_with
+
+    def send_run(
+        self, destination: Destination, pieces: Sequence[memoryview], size: int, segment_size: int
+    ) -> SendResult | None:
+        """Noted as the train that it is."""
+        train = b"".join(pieces)
+        assert len(train) == size
+        return self.send_train(destination, memoryview(train), segment_size)
 
     def send(self, path: PathAddress, datagrams: tuple[bytes, ...]) -> SendResult:
         """Noted."""

@@ -23,7 +23,7 @@ from antquic_server.protocol.relay_channel import (
 from antquic_server.stats.counters import CounterSet
 from support.channels import INITIATOR_KEY, TARGET_KEY, FakeUdp, made_up_id
 from support.require import require
-from workers.channel_table import BINDS_BURST, Channel, ChannelTable, source_of
+from workers.channel_table import BINDS_BURST, Channel, ChannelTable, header_number, source_of
 from workers.relay_meter import SessionMeter
 
 ID = made_up_id(1)
@@ -96,7 +96,7 @@ class Bench:
     def train(self, path: PathAddress, *datagrams: bytes) -> int:
         """Let a train arrive; the size of its datagrams is that of the first."""
         data = memoryview(bytearray(b"".join(datagrams)))
-        route = self.table.routes.get((bytes(data[:8]), source_of(path)))
+        route = self.table.routes.get((header_number(data)[0], source_of(path)))
         if route is None or not is_one_channel(data, len(datagrams[0])):
             return 0
         self.table.follow(route, data, len(datagrams[0]), self.now_s)

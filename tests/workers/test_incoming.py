@@ -4,6 +4,7 @@ import asyncio
 import socket
 import sys
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from antquic_server.net.batches import BATCH_TRAINS, Sender
 from antquic_server.net.stray import decode_stray_untrusted, encode_stray
-from antquic_server.net.trains import MAX_TRAIN_BYTES, MAX_TRAIN_DATAGRAMS, SOL_UDP, UDP_GRO, split_train
+from antquic_server.net.trains import MAX_TRAIN_BYTES, MAX_TRAIN_DATAGRAMS, split_train
 from antquic_server.net.udp import PathAddress, UdpSocket
 from antquic_server.protocol.limits import TokenBucket
 from antquic_server.protocol.relay_channel import (
@@ -30,7 +32,7 @@ from support.channels import INITIATOR_KEY, TARGET_KEY, ChannelClient, create_me
 from support.in_process import SERVER_SEED, Bench, run, running_worker, until
 from support.require import require
 from workers.channel_table import Channel, ChannelTable
-from workers.incoming import BUFFER_BYTES, Incoming
+from workers.incoming import Incoming
 from workers.relay_meter import SessionMeter
 
 NODE_HOST = "127.0.0.1"
@@ -90,6 +92,36 @@ def test_train_arrives_whole_and_unchanged(size: int) -> None:
                 assert bench.counted("relay_bytes", "channel") == moved
                 assert bench.counted("relay_datagrams", "channel") == 40
                 assert bench.counted("relay_drops") == 0
+
+    run(story())
+
+
+def test_datagrams_that_come_one_by_one_leave_as_trains() -> None:
+    """Those of two channels do not mix, sizes may change, and each channel keeps its order."""
+
+    async def story() -> None:
+        async with running_worker() as bench:
+            with ExitStack() as stack:
+                peers = Peers(bench, stack)
+                a, b, c = (peers.client() for _ in range(3))
+                to_b, to_c = await peers.channel(1, a, b), await peers.channel(2, a, c)
+                calls = bench.counted("receive_calls"), bench.counted("send_calls")
+                sizes = (200, 200, 200, 100, 100, 300)
+                sent_b = [bytes([1, number]) * (size // 2) for number, size in enumerate(sizes)]
+                sent_c = [bytes([2, number]) * (size // 2) for number, size in enumerate(sizes)]
+                for data_b, data_c in zip(sent_b, sent_c, strict=True):
+                    a.send_data(to_b, data_b)
+                    a.send_data(to_c, data_c)
+                # A whole train behind single datagrams does not overtake them.
+                train = payloads(3, 5, 300)
+                a.send_data(to_b, *train)
+                await until(lambda: len(b.payloads(to_b)) == 11 and len(c.payloads(to_c)) == 6, "datagrams")
+                assert b.payloads(to_b) == [*sent_b, *train]
+                assert c.payloads(to_c) == sent_c
+                assert bench.counted("receive_calls") - calls[0] == 1
+                # Each channel: 200 three times with 100 as its end, 100 by itself, 300 with the train behind it.
+                assert bench.counted("send_calls") - calls[1] == 3 + 3
+                assert bench.counted("relay_datagrams", "channel") == 17
 
     run(story())
 
@@ -284,15 +316,9 @@ class FakeKernel:
         """Every option is known."""
         return 0
 
-    def recvmsg_into(self, buffers: list[memoryview], _size: int) -> Any:
-        """Hand out the next train."""
-        if not self.queue:
-            raise BlockingIOError
-        data, segment_size, address = self.queue.popleft()
-        assert len(buffers[0]) >= 1 << 16
-        buffers[0][: len(data)] = data
-        ancillary = [(SOL_UDP, UDP_GRO, segment_size.to_bytes(4, sys.byteorder))] if segment_size < len(data) else []
-        return len(data), ancillary, 0, address
+    def recvmsg_into(self, *_: Any) -> Any:
+        """Nothing is read one by one."""
+        raise BlockingIOError
 
     def sendmsg(self, buffers: Any, ancillary: Any, _flags: int, address: Any) -> int:
         """Note a train as the kernel would take it."""
@@ -302,6 +328,20 @@ class FakeKernel:
         assert len(data) <= MAX_TRAIN_DATAGRAMS * segment_size
         self.sent.append((address, data, segment_size))
         return len(data)
+
+
+class FakeBatches:
+    """Reads from a fake kernel as ``BatchReader`` does."""
+
+    errors = truncated = 0
+
+    def __init__(self, kernel: FakeKernel) -> None:
+        self._queue = kernel.queue
+
+    def read(self, remember: Callable[[Sender], Any]) -> list[tuple[memoryview, int, Any]]:
+        """Hand out the next sixteen."""
+        items = [self._queue.popleft() for _ in range(min(BATCH_TRAINS, len(self._queue)))]
+        return [(memoryview(data), size, remember((address, b""))) for data, size, address in items]
 
 
 LEGS = [("192.0.2.1", 1), ("192.0.2.2", 2)]
@@ -315,7 +355,9 @@ def forwarding(kernel: FakeKernel, channels: int) -> tuple[Incoming, UdpSocket]:
     """A table with channels that are all bound at the two legs, and who reads for it."""
     counters = CounterSet()
     sock: Any = kernel
-    udp = UdpSocket(sock, wildcard=False, buffer=bytearray(BUFFER_BYTES))
+    udp = UdpSocket(sock, wildcard=False)
+    batches: Any = FakeBatches(kernel)
+    udp._batches = batches
     table = ChannelTable(slot=0, worker_count=1, sockets=[udp], counters=counters, secret=bytes(32), unknowns_per_s=0.0)
     nobody: Any = SimpleNamespace(pass_on=lambda data, path: False)
     for number in range(channels):
@@ -369,7 +411,7 @@ def test_what_waits_in_the_socket_is_put_together() -> None:
     single = (one + bytes(1192), 1200, LEGS[0])
     kernel.queue.extend([single] * 100)
     incoming.read(udp, 1.0)
-    assert [len(train) // 1200 for _, train, _ in kernel.sent] == [54, 46]
+    assert [len(train) // 1200 for _, train, _ in kernel.sent] == [BATCH_TRAINS] * 6 + [4]
     kernel.sent.clear()
     # Another channel, another direction, another size, and the end of a train each begin another one.
     for item in (
@@ -384,12 +426,13 @@ def test_what_waits_in_the_socket_is_put_together() -> None:
     ):
         kernel.queue.append(item)
     incoming.read(udp, 1.0)
+    # Those that are finished first, then what has grown until the end.
     assert [(-(-len(train) // size), size) for _, train, size in kernel.sent] == [
-        (2, 1200),
-        (2, 1200),
         (2, 1200),
         (3, 1300),
         (21, 1300),
+        (2, 1200),
+        (2, 1200),
         (1, 1300),
     ]
 

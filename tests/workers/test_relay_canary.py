@@ -70,7 +70,7 @@ def test_relay_that_forwards_nothing_is_found_out(
     mode: RelayMode, short_waits: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Binds are answered and the session is there: only the bytes tell. The log says so too."""
-    monkeypatch.setattr(ChannelTable, "follow", lambda *_: 1)
+    monkeypatch.setattr(ChannelTable, "follow_run", lambda *_: None)
     monkeypatch.setattr(RelaySession, "_send_to", lambda *_: None)
 
     async def story() -> None:
@@ -88,7 +88,7 @@ def test_lost_datagrams_are_sent_again(mode: RelayMode, short_waits: None, monke
     """One that a full buffer has cost is no proof of anything."""
     monkeypatch.setattr(relay_canary, "TIMEOUT_S", 5.0)
     for owner, name, lost in (
-        (ChannelTable, "follow", 1),
+        (ChannelTable, "follow_run", None),
         (RelaySession, "_send_to", None),
         (RelaySession, "_pass_on", None),
     ):

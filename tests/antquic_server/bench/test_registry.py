@@ -1,10 +1,12 @@
 """Listing and running benchmarks by name."""
 
 import json
+from collections.abc import Mapping
 
 import pytest
 
 from antquic_server.bench import registry
+from antquic_server.bench.report import Report
 from antquic_server.errors import UsageError
 
 
@@ -38,3 +40,27 @@ def test_json_output_is_one_object_with_the_machine(capsys: pytest.CaptureFixtur
     printed = json.loads(capsys.readouterr().out)
     assert set(printed) == {"machine", "handshake"}
     assert set(printed["handshake"]) == {"tables", "notes"}
+
+
+def test_quick_is_less_of_the_same(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It replaces defaults, and gives way to what was asked for."""
+    seen = []
+
+    def run(options: Mapping[str, str]) -> Report:
+        seen.append(dict(options))
+        return Report(tables=[], notes=[])
+
+    fake = registry.Benchmark(summary="", options={"a": "10", "b": "20"}, quick={"a": "1", "b": "2"}, run=run)
+    monkeypatch.setitem(registry.BENCHMARKS, "fake", fake)
+
+    registry.run(["fake"], False, {"b": "5"}, quick=True)
+    registry.run(["fake"], False, {"b": "5"})
+
+    assert seen == [{"a": "1", "b": "5"}, {"a": "10", "b": "5"}]
+
+
+def test_every_benchmark_can_be_quick() -> None:
+    """With options that it has."""
+    for benchmark in registry.BENCHMARKS.values():
+        assert benchmark.quick
+        assert set(benchmark.quick) <= set(benchmark.options)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from antquic_server.bench.report import Progress, Report, Table, machine, whole
+from antquic_server.bench.report import Progress, Report, Table, listed, machine, whole, whole_list
 from antquic_server.errors import UsageError
 
 
@@ -43,6 +43,25 @@ def test_option_that_is_no_whole_number_is_a_usage_error(text: str) -> None:
 def test_option_is_read() -> None:
     """A whole number at the minimum is accepted."""
     assert whole({"rounds": "1"}, "rounds", 1) == 1
+
+
+def test_lists_are_read_without_repetition() -> None:
+    """In the order in which they were given."""
+    assert whole_list({"sizes": "200,100,200"}, "sizes", 100) == (200, 100)
+    assert listed({"modes": "b,a,b"}, "modes", ("a", "b", "c")) == ("b", "a")
+
+
+@pytest.mark.parametrize("text", ["", "1,", "1,x", "0,1"])
+def test_list_with_anything_but_whole_numbers_is_a_usage_error(text: str) -> None:
+    """The message names key, value and expectation."""
+    with pytest.raises(UsageError, match=r"sizes = '.*': expected whole numbers, 1 or more"):
+        whole_list({"sizes": text}, "sizes", 1)
+
+
+def test_list_with_an_unknown_word_is_a_usage_error() -> None:
+    """The message names those there are."""
+    with pytest.raises(UsageError, match="modes = 'a,x': expected some of a,b"):
+        listed({"modes": "a,x"}, "modes", ("a", "b"))
 
 
 def test_machine_names_what_figures_depend_on() -> None:

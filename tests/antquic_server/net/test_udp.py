@@ -24,6 +24,7 @@ IP_RECVERR = 11  # from <linux/in.h>
 MIXED_SIZES = [1200, 1200, 800, 1200, 1300, 1300, 50]
 
 OpenUdp = Callable[..., UdpSocket]
+Forward = Callable[[UdpSocket, UdpSocket, list[bytes]], SendResult | None]
 
 
 class RefusingSocket(socket.socket):
@@ -378,22 +379,30 @@ def test_segments_too_long_for_the_path_do_not_switch_gso_off(open_udp: OpenUdp)
     assert sender.offloads == before
 
 
-def forward(sender: UdpSocket, receiver: UdpSocket, datagrams: list[bytes]) -> SendResult | None:
-    """Send a train as it lies in a receive buffer."""
-    destination = sender.destination(path_to(receiver))
-    return sender.send_train(destination, memoryview(bytearray(b"".join(datagrams))), len(datagrams[0]))
+@pytest.fixture(params=["as it lies in a receive buffer", "as datagrams that lie apart"])
+def forward(request: pytest.FixtureRequest) -> Forward:
+    """Forward a train, in either of two ways that must not differ."""
+
+    def send(sender: UdpSocket, receiver: UdpSocket, datagrams: list[bytes]) -> SendResult | None:
+        destination = sender.destination(path_to(receiver))
+        if request.param.startswith("as datagrams"):
+            pieces = [memoryview(datagram) for datagram in datagrams]
+            return sender.send_run(destination, pieces, sum(map(len, datagrams)), len(datagrams[0]))
+        return sender.send_train(destination, memoryview(bytearray(b"".join(datagrams))), len(datagrams[0]))
+
+    return send
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("sizes", [[1200] * 10, [1200] * 9 + [7], [1200], [700, 700]])
 @pytest.mark.parametrize("offloads", [True, False])
-def test_forwarded_train_keeps_its_boundaries(open_udp: OpenUdp, host: str, sizes: list[int], offloads: bool) -> None:
+def test_forwarded_train_keeps_its_boundaries(
+    open_udp: OpenUdp, forward: Forward, host: str, sizes: list[int], offloads: bool
+) -> None:
     """One call where the kernel cuts; the sizes of two trains in a row may differ."""
     sender, receiver = open_udp(host, offloads=offloads), open_udp(host)
-    destination = sender.destination(path_to(receiver))
     for train in (datagrams_of(sizes), datagrams_of([300, 300, 20])):
-        view = memoryview(bytearray(b"".join(train)))
-        assert sender.send_train(destination, view, len(train[0])) in (None, SendResult(len(train), 0, 0))
+        assert forward(sender, receiver, train) in (None, SendResult(len(train), 0, 0))
         assert [data for data, _ in receive(receiver, len(train))] == train
     if "gso" in sender.offloads:
         assert sender.send_calls == 2
@@ -413,7 +422,7 @@ def test_train_is_forwarded_from_the_address_the_peer_knows(open_udp: OpenUdp) -
     assert {source for _, source in answers} == {path_to(server, "127.0.0.2")}
 
 
-def test_pending_error_costs_no_forwarded_train(open_udp: OpenUdp) -> None:
+def test_pending_error_costs_no_forwarded_train(open_udp: OpenUdp, forward: Forward) -> None:
     """An ICMP error that is reported by a send belongs to somebody else; two in a row are about this train."""
     sender, receiver = open_udp("127.0.0.1"), open_udp("127.0.0.1")
     require("gso" in sender.offloads, "this kernel has no UDP_SEGMENT")
@@ -427,7 +436,7 @@ def test_pending_error_costs_no_forwarded_train(open_udp: OpenUdp) -> None:
 
 
 @pytest.mark.parametrize("sizes", [[500] * 4, [500]])
-def test_forwarded_train_that_blocks_is_the_callers(open_udp: OpenUdp, sizes: list[int]) -> None:
+def test_forwarded_train_that_blocks_is_the_callers(open_udp: OpenUdp, forward: Forward, sizes: list[int]) -> None:
     """Nothing of it is sent or dropped."""
     sender, receiver = open_udp("127.0.0.1"), open_udp("127.0.0.1")
     fake(sender).send_errors.append(errno.EAGAIN)
@@ -436,7 +445,7 @@ def test_forwarded_train_that_blocks_is_the_callers(open_udp: OpenUdp, sizes: li
 
 
 @pytest.mark.parametrize("refusal", [errno.EIO, errno.EINVAL, errno.EMSGSIZE])
-def test_forwarded_train_that_is_refused_goes_out_singly(open_udp: OpenUdp, refusal: int) -> None:
+def test_forwarded_train_that_is_refused_goes_out_singly(open_udp: OpenUdp, forward: Forward, refusal: int) -> None:
     """As any train; offloads are given up for the reasons that they are elsewhere."""
     sender, receiver = open_udp("127.0.0.1"), open_udp("127.0.0.1")
     require("gso" in sender.offloads, "this kernel has no UDP_SEGMENT")
@@ -449,10 +458,49 @@ def test_forwarded_train_that_is_refused_goes_out_singly(open_udp: OpenUdp, refu
     assert sender.gso_refused == 1
 
 
-def test_forwarded_datagram_too_long_for_the_path_is_dropped(open_udp: OpenUdp) -> None:
+def test_forwarded_datagram_too_long_for_the_path_is_dropped(open_udp: OpenUdp, forward: Forward) -> None:
     """And says why."""
     sender, receiver = open_udp("127.0.0.1"), open_udp("127.0.0.1")
     assert forward(sender, receiver, [bytes(65_530)]) == SendResult(0, 1, errno.EMSGSIZE)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "0.0.0.0", "::"])
+@pytest.mark.parametrize("batches", [True, False])
+def test_trains_of_one_read_are_those_of_single_reads(open_udp: OpenUdp, host: str, batches: bool) -> None:
+    """In batches or one by one: the same bytes, sizes and paths, in order, and then nothing."""
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    receiver, sender = open_udp(host, batches=batches), open_udp(loopback)
+    sent = [[b"a" * 700] * 20, [b"b" * 10], *([bytes([number]) * 50] for number in range(20))]
+    for train in sent:
+        assert sender.send(path_to(receiver, loopback), train).sent == len(train)
+
+    received: list[tuple[bytes, int, PathAddress]] = []
+    deadline_s = time.monotonic() + 5
+    while sum(len(data) for data, _, _ in received) < 700 * 20 + 10 + 50 * 20 and time.monotonic() < deadline_s:
+        trains = receiver.receive_trains()
+        assert len(trains) <= receiver.trains_at_once
+        received += [(bytes(view), size, path) for view, size, path in trains]
+
+    assert b"".join(data for data, _, _ in received) == b"".join(b"".join(train) for train in sent)
+    assert {size for data, size, _ in received if data[:1] == b"a"} == {700}
+    assert len({path for _, _, path in received}) == 1
+    assert received[0][2][:2] == sender.sock.getsockname()[:2]
+    assert receiver.receive_trains() == []
+    assert (receiver.trains_at_once == 16) is batches
+    assert receiver.receive_calls < 10 if batches else receiver.receive_calls >= 22
+
+
+def test_batches_count_what_single_reads_count(open_udp: OpenUdp) -> None:
+    """A pending error costs nothing that is waiting."""
+    receiver, sender = open_udp("127.0.0.1", batches=True), open_udp("127.0.0.1")
+    receiver.sock.connect(sender.sock.getsockname())
+    sender.sock.close()
+    receiver.sock.send(b"to nobody")
+    deadline_s = time.monotonic() + 5
+    while not receiver.receive_errors and time.monotonic() < deadline_s:
+        assert receiver.receive_trains() == []
+
+    assert (receiver.receive_errors, receiver.receive_calls, receiver.truncated) == (1, 0, 0)
 
 
 def test_system_that_is_not_linux_gets_plain_sockets() -> None:
@@ -468,8 +516,9 @@ from antquic_server.net.stray import make_stray_pairs
 from antquic_server.net.udp import UdpSocket
 (group,) = bind_slots(["127.0.0.1:0"], 2)
 assert not group.steered
-udp = UdpSocket(group.sockets[0], wildcard=False)
+udp = UdpSocket(group.sockets[0], wildcard=False, batches=True)
 assert udp.offloads == []
+assert udp.trains_at_once == 1
 """
 
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
