@@ -25,6 +25,8 @@ EXAMPLES = """\
 examples:
   antquic-server natlab
   antquic-server natlab run --cell easy,symmetric --cell cgnat,full-cone
+  antquic-server natlab run --cell udp-hostile,symmetric
+  antquic-server natlab run --relay never
   antquic-server natlab run --peers mixed --attempts 3 --json > matrix.json
   antquic-server natlab classify
   antquic-server natlab clean
@@ -36,6 +38,8 @@ Needs root (or CAP_NET_ADMIN and CAP_SYS_ADMIN) and the programs ip and nft.
 
 PEERS = {"library": ("library", "library"), "rust": ("rust", "rust"), "mixed": ("rust", "library")}
 """Who is peer a and who is peer b, for each ``--peers`` name; each NAT is on both sides, and either side asks."""
+
+RELAY = ("auto", "never")
 
 AT_ONCE = 4
 """Meetings spend most of their time waiting; what they compute is the start of five processes."""
@@ -68,6 +72,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         default="antquic-server",
         help="antquic-server, or ant-quic to compare with",
+    )
+    parser.add_argument(
+        "--relay",
+        metavar="auto|never",
+        default="auto",
+        help="whether our own peers have the node carry what cannot go directly (auto)",
     )
     parser.add_argument("--log-dir", metavar="DIR", help="keep the logs of every process here")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -125,7 +135,8 @@ def trial_of(arguments: argparse.Namespace) -> "MeetingTrial":
     if arguments.peers != "library" or coordinator is Coordinator.ANT_QUIC or arguments.program is not None:
         program = default_program() if arguments.program is None else _program(arguments.program)
         ant_quic = AntQuic(program=program)
-    sides = [Library() if name == "library" or ant_quic is None else ant_quic for name in PEERS[arguments.peers]]
+    library = Library(relays=arguments.relay == "auto")
+    sides = [library if name == "library" or ant_quic is None else ant_quic for name in PEERS[arguments.peers]]
     return MeetingTrial(
         a=sides[0],
         b=sides[1],
@@ -145,6 +156,8 @@ def _program(text: str) -> Path:
 def _run_matrix(arguments: argparse.Namespace) -> int:
     if arguments.peers not in PEERS:
         raise ConfigurationError("command line", "--peers", arguments.peers, "one of " + ", ".join(PEERS))
+    if arguments.relay not in RELAY:
+        raise ConfigurationError("command line", "--relay", arguments.relay, "one of " + ", ".join(RELAY))
     for flag, value in (("--attempts", arguments.attempts), ("--at-once", arguments.at_once)):
         if not 1 <= value <= MOST_AT_ONCE:
             raise ConfigurationError("command line", flag, value, f"a number from 1 to {MOST_AT_ONCE}")
@@ -161,6 +174,7 @@ def _run_matrix(arguments: argparse.Namespace) -> int:
             cells_of(arguments.cells, prediction=trial.prediction),
             trial,
             prediction=trial.prediction,
+            relaying=trial.relaying,
             attempts=arguments.attempts,
             at_once=arguments.at_once,
             progress=_progress,

@@ -37,9 +37,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--known-peers", metavar="ADDRESS,ADDRESS", default="")
     parser.add_argument("--connect-peer-id", metavar="ID")
     parser.add_argument("--counter-interval", metavar="MILLISECONDS", type=int, default=1000)
+    parser.add_argument("--relay", choices=("auto", "never", "only"), default="auto")
     arguments = parser.parse_args(words)
     known_peers = tuple(filter(None, arguments.known_peers.split(",")))
-    settings = PeerSettings(listen=(arguments.listen,), known_peers=known_peers)
+    settings = PeerSettings(listen=(arguments.listen,), known_peers=known_peers, relay=arguments.relay)
     target = None if arguments.connect_peer_id is None else bytes.fromhex(arguments.connect_peer_id)
     try:
         # Interrupted, it says goodbye to everybody.
@@ -108,6 +109,7 @@ def _announce(connection: PeerConnection) -> None:
         addr=f"udp://[{host}]:{port}" if ":" in host else f"udp://{host}:{port}",
         direction="outbound" if connection.dialled_by_us else "inbound",
         connection_type=_CONNECTION_TYPES[connection.path],
+        why_not_direct=connection.why_not_direct,
     )
 
 

@@ -27,6 +27,7 @@ class Expected(StrEnum):
     """What should come of a meeting."""
 
     DIRECT = "direct"
+    RELAYED = "relayed"
     NO_DIRECT = "no direct"
 
 
@@ -43,11 +44,20 @@ def expected_outcome(nat_a: Nat, nat_b: Nat, *, prediction: bool = True) -> Expe
     return Expected.DIRECT if arrives else Expected.NO_DIRECT
 
 
-def expected_outcome_of_kinds(kind_a: Kind, kind_b: Kind, *, prediction: bool = True) -> Expected:
-    """Say the same of two kinds, with their carriers and with UDP blocked where it is."""
+def expected_outcome_of_kinds(
+    kind_a: Kind, kind_b: Kind, *, prediction: bool = True, relaying: bool = False
+) -> Expected:
+    """
+    Say the same of two kinds, with their carriers and with UDP blocked where it is.
+
+    With ``relaying`` the peers have a node carry what cannot go directly, which it can as long as both reach it.
+    """
     if kind_a.udp_blocked or kind_b.udp_blocked:
         return Expected.NO_DIRECT
-    return expected_outcome(combined(kind_a), combined(kind_b), prediction=prediction)
+    expected = Expected.NO_DIRECT
+    if not (kind_a.direct_udp_blocked or kind_b.direct_udp_blocked):
+        expected = expected_outcome(combined(kind_a), combined(kind_b), prediction=prediction)
+    return Expected.RELAYED if relaying and expected is Expected.NO_DIRECT else expected
 
 
 def combined(kind: Kind) -> Nat:

@@ -168,6 +168,10 @@ class Lab:
             self.carrier(router, kind.carrier)
         if kind.udp_blocked:
             self.block_udp(router)
+        elif kind.direct_udp_blocked:
+            others = [address for name, address in self.addresses.routers.items() if name != router]
+            for address in others:
+                self.block_udp(router, remote=address)
 
     def rebind(self, router: str) -> None:
         """

@@ -1,5 +1,5 @@
 """
-The matrix: every NAT against every NAT, and whether two peers behind them end up directly connected.
+The matrix: every NAT against every NAT, and whether two peers behind them end up connected, directly or by a relay.
 
 What two peers are is a ``Trial``: it is given a fresh lab with both NATs in place and says what became of the meeting.
 Only delivered bytes count as a direct path: a connection over which nothing comes is none.
@@ -89,6 +89,11 @@ class TrialResult:
         """Whether bytes went from one peer to the other without anybody in between."""
         return self.outcome in (Outcome.DIRECT, Outcome.PUNCHED) and self.delivered_bytes > 0
 
+    @property
+    def is_relayed_path(self) -> bool:
+        """Whether bytes came through a node."""
+        return self.outcome is Outcome.RELAYED and self.delivered_bytes > 0
+
 
 Trial = Callable[[Lab, Cell], TrialResult]
 """Runs one meeting in a lab that has the NATs of the cell; errors of ours that it raises count as failed."""
@@ -106,10 +111,11 @@ class CellResult:
     @property
     def verdict(self) -> Verdict:
         """What came, held against theory."""
-        is_direct, is_expected = self.result.is_direct_path, self.expected is Expected.DIRECT
-        if is_direct == is_expected:
+        if self.result.is_direct_path:
+            return Verdict.AS_EXPECTED if self.expected is Expected.DIRECT else Verdict.BETTER
+        if self.expected is Expected.RELAYED and self.result.is_relayed_path:
             return Verdict.AS_EXPECTED
-        return Verdict.BETTER if is_direct else Verdict.WORSE
+        return Verdict.AS_EXPECTED if self.expected is Expected.NO_DIRECT else Verdict.WORSE
 
 
 def all_cells(kinds: Sequence[Kind]) -> list[Cell]:
@@ -122,6 +128,7 @@ def run_matrix(
     trial: Trial,
     *,
     prediction: bool,
+    relaying: bool = False,
     attempts: int = 1,
     at_once: int = 1,
     progress: Callable[[str], None] | None = None,
@@ -136,6 +143,7 @@ def run_matrix(
         cells: The meetings.
         trial: Runs one of them.
         prediction: Whether theory may count on peers that predict ports.
+        relaying: Whether it may count on the node to carry what cannot go directly.
         attempts: How often a meeting that is worse than theory is held; the last one counts.
         at_once: How many meetings go on at a time.
         progress: Told one line before each meeting and one after it.
@@ -145,7 +153,9 @@ def run_matrix(
     """
     tell = progress or (lambda _: None)
     meetings = [_Meeting(number=number, cell=cell, attempt=1) for number, cell in enumerate(cells)]
-    expected = [expected_outcome_of_kinds(cell.kind_a, cell.kind_b, prediction=prediction) for cell in cells]
+    expected = [
+        expected_outcome_of_kinds(cell.kind_a, cell.kind_b, prediction=prediction, relaying=relaying) for cell in cells
+    ]
     # Those that cannot work take longest, until somebody's time is over: they begin first.
     waiting = deque(sorted(meetings, key=lambda meeting: expected[meeting.number] is Expected.DIRECT))
     results: dict[int, CellResult] = {}

@@ -64,6 +64,11 @@ class MeetingTrial:
     log_directory: Path | None = None
 
     @property
+    def relaying(self) -> bool:
+        """Whether what cannot go directly has to be carried by the node: if it is ours, and both sides' too."""
+        return self.a.relays and self.b.relays and self.coordinator is Coordinator.OURS
+
+    @property
     def prediction(self) -> bool:
         """Whether theory may count on predicted ports: only if both sides predict."""
         return self.a.predicts_ports and self.b.predicts_ports
@@ -189,6 +194,8 @@ class MeetingTrial:
         received += len(_events(target, "counter_received", initiator_id))
         # Only now: a peer names its connections one after another, and bytes may come before the last name.
         outcome = _outcome(initiator, target_id, node_addresses)
+        if outcome is Outcome.RELAYED and not reason:
+            reason = _why_relayed(initiator, target_id)
         return TrialResult(outcome=outcome, reason=reason, seconds=seconds, delivered_bytes=received * COUNTER_BYTES)
 
 
@@ -224,6 +231,11 @@ def _outcome(peer: JsonProcess, other_id: str, node_addresses: Sequence[str]) ->
         if outcome in named:
             return outcome
     return Outcome.FAILED
+
+
+def _why_relayed(peer: JsonProcess, other_id: str) -> str:
+    connections = _events(peer, "peer_connected", other_id)
+    return next((str(item["why_not_direct"]) for item in connections if item.get("why_not_direct")), "")
 
 
 def _events(peer: JsonProcess, event: str, other_id: str) -> list[Message]:

@@ -96,12 +96,17 @@ class Nat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """What stands between a host and the public segment: its NAT, and a carrier's NAT around it if there is one."""
+    """
+    What stands between a host and the public segment: its NAT, and a carrier's NAT around it if there is one.
+
+    ``udp_blocked`` lets no UDP pass at all, ``direct_udp_blocked`` none between the sites, which still reach the node.
+    """
 
     name: str
     nat: Nat
     carrier: Nat | None = None
     udp_blocked: bool = False
+    direct_udp_blocked: bool = False
 
 
 _SYMMETRIC = Nat(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT)
@@ -120,6 +125,7 @@ _ALL = (
     # What a subscriber of a mobile or fibre network sits behind: the home router inside the carrier's NAT.
     Kind(name="cgnat", nat=_PORT_RESTRICTED, carrier=Nat(filtering=Filtering.ENDPOINT_INDEPENDENT)),
     Kind(name="cgnat-symmetric", nat=_PORT_RESTRICTED, carrier=_SYMMETRIC),
+    Kind(name="udp-hostile", nat=_PORT_RESTRICTED, direct_udp_blocked=True),
     Kind(name="udp-blocked", nat=_PORT_RESTRICTED, udp_blocked=True),
 )
 

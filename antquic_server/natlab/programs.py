@@ -39,6 +39,11 @@ class PeerProgram(Protocol):
         """Whether it tries the next ports of a NAT that picks them in sequence."""
         ...
 
+    @property
+    def relays(self) -> bool:
+        """Whether it has our node carry what cannot go directly, to a peer that knows no address of it either."""
+        ...
+
     def command(self, known_peers: Sequence[str], target: str | None, *, verbose: bool) -> list[str]:
         """Return the command of a peer that knows these nodes and looks for ``target``, if that is one."""
         ...
@@ -59,6 +64,8 @@ class AntQuic:
     program: Path
     name: str = "ant-quic"
     predicts_ports: bool = False
+    relays: bool = False
+    """Only to an address it knows, and so never in a meeting where all it knows is an id."""
 
     def command(self, known_peers: Sequence[str], target: str | None, *, verbose: bool) -> list[str]:
         """Return the command; of the nodes it is told the first, since it makes nothing of a second address."""
@@ -95,11 +102,12 @@ class Library:
 
     name: str = "library peer"
     predicts_ports: bool = True
+    relays: bool = True
 
     def command(self, known_peers: Sequence[str], target: str | None, *, verbose: bool) -> list[str]:  # noqa: ARG002
         """Return the command; it has no more to say than it always says."""
         command = [sys.executable, "-m", "antquic_server.natlab.counting_peer", "--known-peers", ",".join(known_peers)]
-        command += ["--counter-interval", str(COUNTER_INTERVAL_MS)]
+        command += ["--counter-interval", str(COUNTER_INTERVAL_MS), "--relay", "auto" if self.relays else "never"]
         return command if target is None else [*command, "--connect-peer-id", target]
 
     def environment(self, home: Path) -> dict[str, str]:

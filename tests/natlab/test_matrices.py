@@ -72,7 +72,16 @@ def cells_of(pairs: Sequence[tuple[str, str]]) -> list[Cell]:
 
 def hold(cells: Sequence[Cell], trial: MeetingTrial, *, attempts: int) -> list[CellResult]:
     """Run the cells and check that each is what theory says; what is impossible failed for a reason."""
-    results = list(run_matrix(cells, trial, prediction=trial.prediction, attempts=attempts, at_once=AT_ONCE))
+    results = list(
+        run_matrix(
+            cells,
+            trial,
+            prediction=trial.prediction,
+            relaying=trial.relaying,
+            attempts=attempts,
+            at_once=AT_ONCE,
+        )
+    )
 
     table = render_matrix(results)
     assert [found.cell for found in results] == list(cells)
@@ -89,19 +98,42 @@ def hold(cells: Sequence[Cell], trial: MeetingTrial, *, attempts: int) -> list[C
 
 @pytest.mark.slow
 def test_our_peers() -> None:
-    """Five NATs against five, each side asking: direct wherever theory says, else told why and in the time there is."""
+    """Five NATs against five, each side asking: all connect, directly wherever theory says, else through the node."""
     cells = all_cells([KINDS[name] for name in (*CONES_AND_SYMMETRIC, PREDICTABLE)])
 
     results = hold(cells, MeetingTrial(a=Library(), b=Library()), attempts=OUR_ATTEMPTS)
 
     outcomes = Counter(found.result.outcome for found in results)
-    assert outcomes == {Outcome.PUNCHED: 40, Outcome.FAILED: 10}
-    for found in results:
-        if found.expected is Expected.NO_DIRECT:
-            assert found.result.reason.startswith("no_path: "), found
-            assert found.result.seconds < PeerSettings().discovery_timeout_s + GRACE_S, found
+    assert outcomes == {Outcome.PUNCHED: 40, Outcome.RELAYED: 10}
+    assert all(found.result.delivered_bytes >= 16 for found in results)
     repeated = [str(found.cell) for found in results if found.attempts > 1]
     assert len(repeated) <= MOST_REPEATED, repeated
+
+
+@pytest.mark.slow
+def test_our_peers_where_udp_between_them_is_blocked() -> None:
+    """Whatever their NATs: each still reaches the node, which carries everything."""
+    names = (*CONES_AND_SYMMETRIC, "cgnat-symmetric")
+    cells = cells_of([("udp-hostile", name) for name in names])
+
+    results = hold(cells, MeetingTrial(a=Library(), b=Library()), attempts=OUR_ATTEMPTS)
+
+    assert {found.result.outcome for found in results} == {Outcome.RELAYED}
+    assert all(found.result.delivered_bytes >= 16 for found in results)
+
+
+@pytest.mark.slow
+def test_our_peers_without_a_relay() -> None:
+    """Behind NATs that cannot be punched they are told why, in the time there is."""
+    library = Library(relays=False)
+    cells = cells_of([("port-restricted", "symmetric"), ("symmetric", "symmetric")])
+
+    results = hold(cells, MeetingTrial(a=library, b=library), attempts=1)
+
+    assert {found.result.outcome for found in results} == {Outcome.FAILED}
+    for found in results:
+        assert found.result.reason.startswith("no_path: "), found
+        assert found.result.seconds < PeerSettings().discovery_timeout_s + GRACE_S, found
 
 
 @pytest.mark.slow

@@ -26,10 +26,18 @@ def outcomes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Outcome]:
     wanted = {"a": Outcome.PUNCHED, "b": Outcome.PUNCHED}
 
     def run_matrix(
-        cells: list[Cell], trial: object, *, prediction: bool, progress: Any, attempts: int, at_once: int
+        cells: list[Cell],
+        trial: object,
+        *,
+        prediction: bool,
+        relaying: bool,
+        progress: Any,
+        attempts: int,
+        at_once: int,
     ) -> Iterator[CellResult]:
         assert isinstance(trial, MeetingTrial)
         assert prediction is trial.prediction
+        assert relaying is trial.relaying
         assert (attempts, at_once) == (1, natlab.AT_ONCE)
         for cell in cells:
             progress(str(cell))
@@ -116,6 +124,7 @@ def test_a_program_can_be_named(tmp_path: Path) -> None:
     [
         (["fly"], "natlab = 'fly': expected one of run, classify, clean"),
         (["--peers", "go"], "--peers = 'go': expected one of library, rust, mixed"),
+        (["--relay", "x"], "--relay = 'x': expected one of auto, never"),
         (["--attempts", "0"], "--attempts = 0: expected a number from 1 to 64"),
         (["--at-once", "65"], "--at-once = 65: expected a number from 1 to 64"),
         (["--cell", "easy"], "--cell = 'easy': expected two NATs like easy,symmetric"),

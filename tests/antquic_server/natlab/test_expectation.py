@@ -78,3 +78,16 @@ def test_blocked_udp_ends_every_hope() -> None:
         assert expected_outcome_of_kinds(blocked, kind) is Expected.NO_DIRECT
         assert expected_outcome_of_kinds(kind, blocked) is Expected.NO_DIRECT
     assert expected_outcome_of_kinds(KINDS["cgnat"], KINDS["port-restricted"]) is Expected.DIRECT
+
+
+@pytest.mark.parametrize("relaying", [False, True])
+def test_a_node_carries_what_cannot_go_directly(relaying: bool) -> None:
+    """Between symmetric NATs, and where no UDP passes between the sites; not where none reaches the node."""
+    indirect = Expected.RELAYED if relaying else Expected.NO_DIRECT
+    symmetric, hostile, cone = KINDS["symmetric"], KINDS["udp-hostile"], KINDS["full-cone"]
+
+    assert expected_outcome_of_kinds(symmetric, symmetric, relaying=relaying) is indirect
+    assert expected_outcome_of_kinds(hostile, cone, relaying=relaying) is indirect
+    assert expected_outcome_of_kinds(cone, hostile, relaying=relaying) is indirect
+    assert expected_outcome_of_kinds(symmetric, cone, relaying=relaying) is Expected.DIRECT
+    assert expected_outcome_of_kinds(KINDS["udp-blocked"], cone, relaying=relaying) is Expected.NO_DIRECT

@@ -90,6 +90,10 @@ def test_all_cells_are_every_pair_twice() -> None:
         (Outcome.FAILED, 0, Expected.NO_DIRECT, Verdict.AS_EXPECTED),
         (Outcome.RELAYED, 8, Expected.NO_DIRECT, Verdict.AS_EXPECTED),
         (Outcome.PUNCHED, 8, Expected.NO_DIRECT, Verdict.BETTER),
+        (Outcome.RELAYED, 8, Expected.RELAYED, Verdict.AS_EXPECTED),
+        (Outcome.RELAYED, 0, Expected.RELAYED, Verdict.WORSE),
+        (Outcome.FAILED, 0, Expected.RELAYED, Verdict.WORSE),
+        (Outcome.DIRECT, 8, Expected.RELAYED, Verdict.BETTER),
     ],
 )
 def test_verdicts(outcome: Outcome, delivered_bytes: int, expected: Expected, verdict: Verdict) -> None:
