@@ -31,7 +31,6 @@ from antquic_server.peer.events import (
     MessageArrived,
     PeerEvent,
     PeerGone,
-    PunchEnded,
     StreamActivity,
 )
 from antquic_server.peer.introductions import Introductions, Surroundings
@@ -40,9 +39,9 @@ from antquic_server.peer.links import Links
 from antquic_server.peer.messages import Messages, Receivers
 from antquic_server.peer.nat_behaviour import NatObserver, PortGrowth
 from antquic_server.peer.punching import Failure
-from antquic_server.peer.recovery import Recovery, data_arrived, is_stalled
+from antquic_server.peer.pursuits import Pursuits, PursuitSurroundings
+from antquic_server.peer.recovery import Recovery, data_arrived
 from antquic_server.peer.registry import RANK_BYTES, RANK_CONTEXT, RANK_LABEL, Candidate, Registry
-from antquic_server.peer.relay_attempts import NO_RELAY
 from antquic_server.peer.relaying import CoreSurroundings, Relaying
 from antquic_server.peer.settings import PeerSettings
 from antquic_server.peer.statistics import PeerStatistics, Tallies
@@ -87,8 +86,6 @@ class PeerCore:
         self._local_addresses = local_addresses
         self._events: deque[PeerEvent] = deque()
         self._now_s = 0.0
-        self._asked: dict[bytes, list[Link]] = {}
-        """The nodes that are to help with each peer we try to reach."""
         self._dials = Dials(
             links=self.links,
             make_client=make_client,
@@ -127,6 +124,19 @@ class PeerCore:
             own_peer_id=own_peer_id,
             tallies=self.tallies,
         )
+        self._pursuits = Pursuits(
+            PursuitSurroundings(
+                now_s=lambda: self._now_s,
+                live_link=self.live_link,
+                cancel_dials=self._dials.cancel,
+                tell=self._events.append,
+            ),
+            introductions=self.introductions,
+            relaying=self.relaying,
+            settings=settings,
+            own_peer_id=own_peer_id,
+            tallies=self.tallies,
+        )
         receivers = Receivers(
             coordination=self.introductions.handle_message,
             channel=self.relaying.message,
@@ -157,17 +167,11 @@ class PeerCore:
         """
         Reach a peer through a node; ends with ``PunchEnded``.
 
-        Hole punching has ``discovery_timeout_s``, or until ``deadline_s``; relaying, if it comes to that, as much as
-        ``relay_timeout_s`` more.
+        Hole punching has ``discovery_timeout_s``, or until ``deadline_s``. After ``relay_after_s`` of it a node that
+        offers channels is asked to carry the connection; any relay, if it comes to that, has ``relay_timeout_s`` more.
         """
         self._now_s = now_s
-        if self.introductions.is_asking(target) or target in self.relaying.attempts:
-            return
-        self._asked[target] = coordinators
-        if self.settings.relay != "only" or target == self.own_peer_id or not coordinators:
-            self.introductions.begin(target, [link.number for link in coordinators], now_s, deadline_s)
-        elif not self.relaying.begin(target, coordinators, now_s, why=None):
-            self._relay_failed(target, NO_RELAY, None)
+        self._pursuits.begin(target, coordinators, now_s, deadline_s)
 
     def _look_for(self, target: bytes, now_s: float) -> None:
         if self.node_links:
@@ -372,20 +376,7 @@ class PeerCore:
         return PortGrowth() if coordinator.dialled is None else self.nat.port_growth(coordinator.dialled)
 
     def _punch_ended(self, target: bytes, failure: Failure | None, invited: bool) -> None:
-        live = self.live_link(target)
-        if failure is None:
-            # It may have come about in another way meanwhile.
-            self.tallies.successful_hole_punches += live is None or not live.relayed
-        else:
-            self.tallies.failed_hole_punches += 1
-            if target not in self.relaying.attempts:
-                self._dials.cancel(target)
-        if failure is None or invited:
-            self._events.append(PunchEnded(target=target, failure=failure, invited=invited))
-        elif (live is None or is_stalled(live, self._now_s)) and target not in self.relaying.attempts:
-            nodes, addresses = self._asked.pop(target, []), self.introductions.last_addresses
-            if not self.relaying.begin(target, nodes, self._now_s, why=failure, addresses=addresses):
-                self._events.append(PunchEnded(target=target, failure=failure, invited=False))
+        self._pursuits.punch_ended(target, failure, invited)
 
     # Relays.
 
@@ -393,6 +384,4 @@ class PeerCore:
         return self.relaying.attempts.path_by_stream(target, address)
 
     def _relay_failed(self, target: bytes, refusal: str, why: Failure | None) -> None:
-        self._dials.cancel(target)
-        failure = why or Failure.NO_PATH
-        self._events.append(PunchEnded(target=target, failure=failure, invited=False, relay_refusal=refusal))
+        self._pursuits.relay_failed(target, refusal, why)

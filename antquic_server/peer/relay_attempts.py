@@ -122,10 +122,12 @@ class RelayAttempts:
         timeout_s: float,
         why: Failure | None,
         addresses: tuple[SocketAddress, ...] = (),
+        streams_too: bool = True,
     ) -> bool:
         """Reach a peer through one of these nodes; False if none of them can carry anything."""
         steps = [(_Mode.CHANNEL, node.peer_id) for node in nodes if node.peer_id is not None and offers_channels(node)]
-        steps += [(_Mode.STREAM, node.peer_id) for node in nodes if node.peer_id and self._around.may_stream(node)]
+        if streams_too:
+            steps += [(_Mode.STREAM, node.peer_id) for node in nodes if node.peer_id and self._around.may_stream(node)]
         if not steps:
             return False
         attempt = _Attempt(

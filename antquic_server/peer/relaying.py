@@ -118,17 +118,20 @@ class Relaying:
         *,
         why: Failure | None,
         addresses: tuple[SocketAddress, ...] = (),
+        channels_only_s: float | None = None,
     ) -> bool:
         """
         Have one of the nodes carry a connection to a peer; False if none of them can.
 
-        ``why`` is the failure of hole punching, which may be one that no relay mends; None if it was not tried.
+        ``why`` is the failure of hole punching, which may be one that no relay mends; None if it was not tried. With
+        ``channels_only_s`` it is to be a channel, within so many seconds.
         """
         if self._settings.relay == "never" or (why is not None and why not in MENDABLE):
             return False
-        timeout_s = self._settings.relay_timeout_s
+        any_relay = channels_only_s is None
+        timeout_s = self._settings.relay_timeout_s if channels_only_s is None else channels_only_s
         return target in self.attempts or self.attempts.begin(
-            target, nodes, now_s, timeout_s=timeout_s, why=why, addresses=addresses
+            target, nodes, now_s, timeout_s=timeout_s, why=why, addresses=addresses, streams_too=any_relay
         )
 
     def _attempt_failed(self, target: bytes, refusal: str, why: Failure | None) -> None:
@@ -151,11 +154,8 @@ class Relaying:
     def facts(self) -> dict[str, Any]:
         """Return what the statistics say of relays."""
         addresses = tuple(str(relay.address) for relay in self.streams if relay.address is not None)
-        return {
-            "relay_channels": len(self.channels),
-            "relay_streams": len(self.streams),
-            "relay_addresses": addresses,
-        }
+        counts = {"relay_channels": len(self.channels), "relay_streams": len(self.streams)}
+        return {**counts, "relay_addresses": addresses}
 
     def _introduce(self, target: bytes, node: Link, now_s: float, deadline_s: float) -> None:
         """Have the other side told of the relay we have at a node, and be told where it is."""

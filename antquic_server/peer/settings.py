@@ -24,6 +24,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "discovery_timeout_s": (0.1, 300),
     "hole_punch_retries": (0, 20),
     "max_relays": (0, 100_000),
+    "relay_after_s": (0, 300),
     "relay_timeout_s": (0.1, 300),
     "keep_alive_s": (0, 3600),
     "idle_timeout_s": (0.1, 3600),
@@ -78,6 +79,8 @@ class PeerSettings:
     """Let peers reach us through a node where they cannot otherwise."""
     max_relays: int = 64
     """Relay channels at a time; further offers are declined."""
+    relay_after_s: float = 5.0
+    """How long to punch before a node with channels is asked to carry the connection; two rounds, by default."""
     relay_timeout_s: float = 12.0
     """How long ``connect_peer`` tries to have a node carry the connection, after ``discovery_timeout_s``."""
     relay_listen: bool = False
