@@ -178,7 +178,8 @@ class PeerCore:
             self.connect_peer(target, self.node_links, now_s)
 
     def close_peer(self, peer_id: bytes, code: int, reason: str) -> None:
-        """Close every connection to one peer, superseded ones as well; flush afterwards."""
+        """Close every connection to one peer, superseded ones and those not complete as well; flush afterwards."""
+        self.registry.outdate(peer_id, self.links.newest_number)
         found = [self.links.find(number) for number in self.registry.numbers(peer_id)]
         for link in [*found, *self.relaying.close_peer(peer_id)]:
             if link is not None:
@@ -272,6 +273,11 @@ class PeerCore:
         if peer_id == self.own_peer_id:
             link.ready = False
             link.quic.close(error_code=0, reason_phrase="connected to itself")
+            return
+        if self.registry.is_outdated(peer_id, link.number):
+            # A handshake that was under way when the program closed the connection to this peer.
+            link.ready = False
+            self._dials.supersede(link)
             return
         before = self.live_link(peer_id)
         # The other side's dial may come in after ours has ended the attempt.

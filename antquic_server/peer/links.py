@@ -81,6 +81,11 @@ class Links:
     def __len__(self) -> int:
         return len(self._links)
 
+    @property
+    def newest_number(self) -> int:
+        """Number of the connection that was made last, 0 before the first."""
+        return self._next_number - 1
+
     def find(self, number: int | None) -> Link | None:
         """Return a connection by its number."""
         return None if number is None else self._links.get(number)

@@ -21,6 +21,10 @@ RANK_CONTEXT = b"canonical"
 RANK_BYTES = 32
 
 
+MAX_OUTDATED = 256
+"""Peers whose closing is remembered, for handshakes that were under way; those take a few seconds."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A connection: our number for it, which side dialled, and its rank."""
@@ -44,6 +48,8 @@ class Registry:
     def __init__(self) -> None:
         self._by_peer: dict[bytes, list[Candidate]] = {}
         """Oldest first, but the live one last."""
+        self._outdated: dict[bytes, int] = {}
+        """Number of the newest connection there was when a peer's were closed; the peer closed last is at the end."""
 
     def __len__(self) -> int:
         return len(self._by_peer)
@@ -74,6 +80,17 @@ class Registry:
             return Decision(live=candidate.number, superseded=live.number)
         candidates.insert(-1, candidate)
         return Decision(live=live.number, superseded=candidate.number)
+
+    def outdate(self, peer_id: bytes, newest: int) -> None:
+        """Take in that nothing up to this number is wanted of a peer any more, complete handshake or not."""
+        self._outdated.pop(peer_id, None)
+        self._outdated[peer_id] = newest
+        if len(self._outdated) > MAX_OUTDATED:
+            del self._outdated[next(iter(self._outdated))]
+
+    def is_outdated(self, peer_id: bytes, number: int) -> bool:
+        """Whether a connection is older than the last close of those of its peer."""
+        return number <= self._outdated.get(peer_id, 0)
 
     def remove(self, peer_id: bytes, number: int) -> int | None:
         """Forget a connection that has ended; returns the number of the one that is live now, if any is left."""

@@ -397,3 +397,19 @@ def test_statistics_count_both_sides_of_a_punch() -> None:
     assert asked.active_connections == 2
     assert asked.bytes_sent > 0
     assert asked.external_addresses
+
+
+def test_a_handshake_under_way_when_the_peer_is_closed_brings_it_not_back() -> None:
+    """Both have dialled: the dial of the other side that completes after the close is closed as well."""
+    network, one, other = pair(None, None)
+    assert attempt(network, one, other)
+    late = other.core.dial(SocketAddress.from_host(*one.place), network.now_s)
+    assert late is not None
+    other.flush(network.now_s)
+    assert network.run(lambda: any(not link.ready for link in one.core.links), limit_s=1)
+    one.core.close_peer(other.peer_id, ApplicationErrorCode.PEER_SHUTDOWN, "PeerShutdown")
+
+    network.run(lambda: False, limit_s=5)
+    assert late.closed
+    assert one.core.live_link(other.peer_id) is None
+    assert other.core.live_link(one.peer_id) is None

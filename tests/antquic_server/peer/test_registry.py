@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antquic_server.peer.registry import Candidate, Decision, Registry
+from antquic_server.peer.registry import MAX_OUTDATED, Candidate, Decision, Registry
 
 PEER = bytes(32)
 
@@ -87,3 +87,26 @@ def test_whatever_comes_and_goes_one_is_live(steps: list[tuple[bool, bytes, bool
             registry.remove(PEER, known.pop(0))
         assert sorted(registry.numbers(PEER)) == known
         assert (registry.live(PEER) in known) == bool(known)
+
+
+def test_what_was_under_way_when_a_peer_was_closed_is_outdated() -> None:
+    """Up to the newest connection there was; what begins later is wanted, and so is every other peer."""
+    registry = Registry()
+    assert not registry.is_outdated(PEER, 1)
+    registry.outdate(PEER, 7)
+
+    assert registry.is_outdated(PEER, 7)
+    assert not registry.is_outdated(PEER, 8)
+    assert not registry.is_outdated(bytes(31) + b"x", 7)
+
+
+def test_closed_peers_are_remembered_up_to_a_bound() -> None:
+    """The one closed longest ago is forgotten first; closing it again makes it the last."""
+    registry = Registry()
+    peers = [number.to_bytes(32, "big") for number in range(MAX_OUTDATED)]
+    for peer in (*peers, peers[0], bytes([1]) * 32):
+        registry.outdate(peer, 1)
+
+    assert registry.is_outdated(peers[0], 1)
+    assert not registry.is_outdated(peers[1], 1)
+    assert registry.is_outdated(peers[2], 1)
