@@ -22,8 +22,9 @@ DEADLINE_S = 10.0
 IMPATIENCE_S = 60.0
 PREFACE = """
 import signal, sys, time
-# Whoever runs the tests in the background may have it ignored.
+# Whoever runs the tests in the background may have these ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 """
 
 SCRIPT = (
@@ -80,7 +81,7 @@ class LabProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             # Coverage would take SIGTERM for itself, and a lab respects a handler that is there before it.
-            env={name: value for name, value in node_environment().items() if not name.startswith("COVERAGE_")},
+            env=node_environment(traced=False),
             text=True,
         )
         assert self.process.stdout is not None
