@@ -168,10 +168,13 @@ class RelayAttempts:
 
     # What happens.
 
-    def connected(self, target: bytes) -> None:
+    def connected(self, target: bytes, live: Link) -> None:
         """Take in that a peer is connected: the attempt has succeeded, or is not needed any more."""
         attempt = self._attempts.get(target)
         if attempt is not None and attempt.repairs is None:
+            if live.relayed and live.why_not_direct is None:
+                # The other side has dialled the relay that we have for it.
+                live.why_not_direct = attempt.why
             del self._attempts[target]
             self._drop(attempt, keep=True)
 

@@ -189,7 +189,7 @@ class Relaying:
             link.relayed_by = self._carrier(link)
             self._paths[link] = link.path
         self._watch(link.peer_id, live, now_s)
-        self.attempts.connected(link.peer_id)
+        self.attempts.connected(link.peer_id, live)
 
     def _watch(self, peer_id: bytes, live: Link | None, now_s: float) -> None:
         if live is not None and live.relayed:

@@ -202,7 +202,11 @@ def test_a_channel_is_dialled_through() -> None:
     desk.attempts.handle_timer(1.0 + STEP_S)
     assert desk.relays.hung_up == [channel, other]
     assert desk.dialled[1].quic.is_closing
-    desk.attempts.connected(PEER)
+    # The other side may have dialled what we have for it: such a connection is relayed for the same reason.
+    theirs, direct = link(81, RelayPath("198.18.0.1", 1, ID)), link(82, ("198.18.0.9", 1))
+    desk.attempts.connected(PEER, theirs)
+    desk.attempts.connected(PEER, direct)
+    assert (theirs.why_not_direct, direct.why_not_direct) == (Failure.NO_PATH, None)
     assert desk.ended == []
     assert desk.attempts.next_deadline_s() is None
 
@@ -286,7 +290,7 @@ def test_a_repair_moves_the_connection() -> None:
     desk = Desk()
     broken = standing()
     desk.attempts.repair(broken, 0.0, timeout_s=30.0)
-    desk.attempts.connected(PEER)
+    desk.attempts.connected(PEER, broken)
     channel = desk.channel()
     desk.attempts.channel_opened(1, channel, 0.1)
     assert desk.moves == [(broken, channel.path)]
