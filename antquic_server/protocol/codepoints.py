@@ -125,7 +125,7 @@ class TransportParameterId(IntEnum):
     MIN_ACK_DELAY = 0xFF04DE1B  # draft-ietf-quic-ack-frequency, section 3
     NAT_TRAVERSAL = 0x3D7E9F0BCA12FEA6  # draft-seemann-quic-nat-traversal
     RFC_NAT_TRAVERSAL = 0x3D7E9F0BCA12FEA8  # ant-quic; "my frames have the layouts of the draft"
-    RELAY_CHANNELS = 0x3D7E9F0BCA12FEC0  # ours; "I know relay channels" (protocol.relay_control)
+    RELAY_CHANNELS = 0x3D7E9F0BCA12FEC0  # antquic-server: "I know relay channels" (protocol.relay_control)
 
 
 class TransportErrorCode(IntEnum):
