@@ -129,7 +129,8 @@ class Coordination:
 
     def _introduce(self, question: Introduce) -> Introduced:
         connection = self._around.find(question.target_connection)
-        if connection is None or connection.peer_id != question.target:
+        if connection is None or connection.peer_id != question.target or connection.quic.is_closing:
+            # Also one that is leaving: the directory hears of it when nothing more of it can arrive.
             return question.answer(reason=RejectionReason.UNKNOWN_TARGET.value)
         try:
             # What the two have advertised is used only as far as the hub says so.

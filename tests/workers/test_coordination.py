@@ -411,18 +411,28 @@ def test_address_is_that_of_the_packet_with_the_request() -> None:
     assert accepted(sent(bob)[0]) == (1, ["203.0.113.1:1111"], ["203.0.113.2:2"])
 
 
-@pytest.mark.parametrize("obstacle", ["blocked", "is_closing"])
-def test_target_that_takes_no_message_is_an_error_of_ours(obstacle: str) -> None:
+def test_target_that_takes_no_message_is_an_error_of_ours() -> None:
     """The initiator does not dial somebody who was told nothing."""
     node = FakeNode()
     alice, bob = node.connect(ALICE, 0, "203.0.113.1:1"), node.connect(BOB, 1, "203.0.113.2:2")
-    setattr(quic_of(bob), obstacle, True)
+    quic_of(bob).blocked = True
     node.ask(0, alice, sound())
 
     assert rejected(sent(alice)[0]) == (1, "InternalError")
     assert sent(bob) == []
     assert node.workers[0].counted() == {"coordinations|internal_error": 1}
     assert node.workers[1].counted() == {"drops|answer_blocked": 1}
+
+
+def test_target_that_is_leaving_is_unknown() -> None:
+    """Its connection is closing, and the directory has not heard of it yet."""
+    node = FakeNode()
+    alice, bob = node.connect(ALICE, 0, "203.0.113.1:1"), node.connect(BOB, 1, "203.0.113.2:2")
+    quic_of(bob).is_closing = True
+    node.ask(0, alice, sound())
+
+    assert rejected(sent(alice)[0]) == (1, "UnknownTarget")
+    assert sent(bob) == []
 
 
 def test_initiator_that_takes_no_answer_is_counted() -> None:
