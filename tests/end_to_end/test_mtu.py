@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from antquic_server.net.udp import PathAddress, SendResult, UdpSocket
 from support.load import HANDSHAKE_TIMEOUT_S, ask, client_pool, node_port, run_clients, until
 from support.node import Node, StartNode, running_node
 from support.veth import in_namespace, veth_pair
-from support.waiting import wait_until
+from support.waiting import wait_for_value, wait_until
 
 pytestmark = pytest.mark.end_to_end
 
@@ -102,7 +103,7 @@ def test_loopback_carries_the_maximum(start_node: StartNode) -> None:
         client.close()
 
     run_clients(story(), timeout_s=60)
-    assert node.total("antquic_mtu_probes_sent_total") == 1
+    wait_for_value(partial(node.total, "antquic_mtu_probes_sent_total"), 1, timeout_s=5.0, what="probes sent")
     assert node.total("antquic_mtu_probes_lost_total") == 0
     assert node.total("antquic_mtu_black_holes_total") == 0
 
