@@ -15,7 +15,7 @@ ARGS ?=
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: run test check lint fmt bench peers liboqs clean help
+.PHONY: run test check lint fmt docs bench peers liboqs clean help
 
 run: $(VENV)/.installed ## install into .venv and start a node with the defaults; ARGS are passed on
 	@exec $(BIN)/antquic-server serve $(ARGS)
@@ -38,6 +38,9 @@ lint: $(VENV)/.installed-test ## style, format, types and import rules only
 fmt: $(VENV)/.installed-test ## format and sort imports
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed ## renew what in docs/ is made from the code
+	$(BIN)/antquic-server config reference --write docs/configuration.md
 
 bench: $(VENV)/.installed-test ## measure handshakes and throughput; ARGS are passed on
 	$(BIN)/antquic-server bench handshake $(ARGS)

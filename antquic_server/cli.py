@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from antquic_server import __version__
-from antquic_server.commands import bench, identity, natlab, peer, serve, status
+from antquic_server.commands import bench, config, identity, natlab, peer, serve, status
 from antquic_server.errors import AntQuicError, ConfigurationError, ExitCode, UsageError
 
 __all__ = ["main"]
@@ -53,6 +53,9 @@ COMMANDS = {
         examples=identity.EXAMPLES,
         add_arguments=identity.add_arguments,
         run=identity.run,
+    ),
+    "config": _Command(
+        summary=config.SUMMARY, examples=config.EXAMPLES, add_arguments=config.add_arguments, run=config.run
     ),
     "peer": _Command(summary=peer.SUMMARY, examples=peer.EXAMPLES, add_arguments=peer.add_arguments, run=peer.run),
     "bench": _Command(summary=bench.SUMMARY, examples=bench.EXAMPLES, add_arguments=bench.add_arguments, run=bench.run),
