@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from antquic_server import __version__
-from antquic_server.commands import bench, identity, natlab, peer, serve, status
+from antquic_server.commands import bench, doctor, identity, natlab, peer, serve, status
 from antquic_server.errors import AntQuicError, ConfigurationError, ExitCode, UsageError
 
 __all__ = ["main"]
@@ -56,6 +56,9 @@ COMMANDS = {
     ),
     "peer": _Command(summary=peer.SUMMARY, examples=peer.EXAMPLES, add_arguments=peer.add_arguments, run=peer.run),
     "bench": _Command(summary=bench.SUMMARY, examples=bench.EXAMPLES, add_arguments=bench.add_arguments, run=bench.run),
+    "doctor": _Command(
+        summary=doctor.SUMMARY, examples=doctor.EXAMPLES, add_arguments=doctor.add_arguments, run=doctor.run
+    ),
     "natlab": _Command(
         summary=natlab.SUMMARY, examples=natlab.EXAMPLES, add_arguments=natlab.add_arguments, run=natlab.run
     ),

@@ -1,0 +1,183 @@
+"""Are the sockets' buffers large enough, and are there enough descriptors?"""
+
+from antquic_server.doctor.case import Case, Check, Topic
+from antquic_server.doctor.finding import Finding, fault, note, ok, warning
+from antquic_server.doctor.remedies import APPLY, setting, unit
+from antquic_server.errors import CannotTellError
+from antquic_server.net.sockets import SOCKET_BUFFER_BYTES
+
+__all__ = ["CHECKS"]
+
+TUNED_BUFFER_BYTES = 26_214_400
+"""What ant-quic's guide sets, and ``tune apply`` with it; 25 MiB."""
+
+SMALL_BUFFER_BYTES = 1 << 20
+"""Some 900 datagrams of 1200 bytes, less than a busy worker gets while it collects its thoughts."""
+
+BACKLOG_PACKETS = 5000
+"""What ``tune apply`` sets; the stock 1000 is one burst of a gigabit link in ten milliseconds."""
+
+SPARE_DESCRIPTORS = 64
+"""Event loop, channels, log, libraries: about thirty, doubled."""
+
+
+def _buffer(case: Case, *, receive: bool) -> Finding:
+    machine, limit_name = case.machine, f"net.core.{'r' if receive else 'w'}mem_max"
+    wanted = SOCKET_BUFFER_BYTES
+    granted = machine.granted_buffer(receive=receive, wanted_bytes=wanted, forced=True)
+    plain = machine.granted_buffer(receive=receive, wanted_bytes=wanted, forced=False)
+    fixes: tuple[str, ...] = (APPLY, f"sysctl -w {limit_name}={TUNED_BUFFER_BYTES}")
+    if machine.platform == "darwin":
+        limit_name, fixes = "kern.ipc.maxsockbuf", (APPLY, f"sysctl -w kern.ipc.maxsockbuf={TUNED_BUFFER_BYTES}")
+    try:
+        limit = f"{limit_name} is {machine.sysctl(limit_name):,}"
+    except CannotTellError:
+        limit = f"{limit_name} cannot be read"
+    found = f"{_size(granted)} obtained of {_size(wanted)} wanted"
+    if granted < SMALL_BUFFER_BYTES:
+        return fault(f"{found}; {limit}", *fixes)
+    if granted < wanted:
+        return warning(f"{found}; {limit}", *fixes)
+    if plain < wanted:
+        return note(f"{found} with this process's rights; other accounts get {_size(plain)}: {limit}", *fixes)
+    return ok(found)
+
+
+def receive_buffer(case: Case) -> Finding:
+    """Ask for what the node asks for."""
+    return _buffer(case, receive=True)
+
+
+def send_buffer(case: Case) -> Finding:
+    """Ask for what the node asks for."""
+    return _buffer(case, receive=False)
+
+
+def receive_errors(case: Case) -> Finding:
+    """
+    Read how many datagrams found a full socket since the machine was started.
+
+    A share and not a number: any burst to any program counts, for months.
+    """
+    counters = _udp_counters(case.machine.read("/proc/net/snmp"))
+    received, lost = counters["InDatagrams"], counters["RcvbufErrors"]
+    arrived = received + lost
+    found = f"{lost:,} of {arrived:,} datagrams lost to full sockets since the start, of all programs"
+    if arrived and lost / arrived > 0.001:
+        return warning(
+            found,
+            APPLY,
+            "watch -d -n 5 'grep ^Udp: /proc/net/snmp'   # is RcvbufErrors still growing? then add workers",
+        )
+    return ok(found)
+
+
+def _udp_counters(text: str) -> dict[str, int]:
+    rows = [line.split()[1:] for line in text.splitlines() if line.startswith("Udp:")]
+    try:
+        counters = dict(zip(rows[0], map(int, rows[1]), strict=True))
+        return {name: counters[name] for name in ("InDatagrams", "RcvbufErrors")}
+    except (IndexError, ValueError, KeyError):
+        raise CannotTellError("/proc/net/snmp", "not as expected") from None
+
+
+def backlog(case: Case) -> Finding:
+    """Compare the queue between network card and sockets with what a burst needs."""
+    packets = case.machine.sysctl("net.core.netdev_max_backlog")
+    found = f"{packets:,} packets may wait for each CPU"
+    dropped = _backlog_drops(case)
+    if dropped:
+        return warning(f"{found}; {dropped:,} were dropped since the start", *_backlog_fixes())
+    if packets < BACKLOG_PACKETS:
+        return note(f"{found}; none was dropped so far", *_backlog_fixes())
+    return ok(found)
+
+
+def _backlog_fixes() -> tuple[str, str]:
+    return APPLY, f"sysctl -w net.core.netdev_max_backlog={BACKLOG_PACKETS}"
+
+
+def _backlog_drops(case: Case) -> int:
+    """Sum the second column of ``/proc/net/softnet_stat``, hexadecimal, a line for each CPU."""
+    try:
+        lines = case.machine.read("/proc/net/softnet_stat").splitlines()
+        return sum(int(line.split()[1], 16) for line in lines if line.strip())
+    except (CannotTellError, ValueError, IndexError):
+        return 0
+
+
+def file_descriptors(case: Case) -> Finding:
+    """Compare the limit with what one worker may need when every stream relay session lands on it."""
+    settings = case.settings
+    sockets = case.workers() * (len(settings.endpoint.listen) + 2)
+    sessions = settings.relay.max_sessions if settings.relay.enabled else 0
+    needed = SPARE_DESCRIPTORS + sockets + sessions
+    hard, whose = _hard_limit(case)
+    found = f"{whose} may open {hard:,}; a worker needs up to {needed:,} ({sessions:,} of them relay sessions)"
+    fixes = (unit(f"LimitNOFILE={max(65536, needed)}"), f"ulimit -Hn {max(65536, needed)}")
+    if hard < SPARE_DESCRIPTORS + sockets:
+        return fault(found, *fixes)
+    return (
+        warning(found, *fixes, setting("relay.max_sessions", hard - needed + sessions)) if hard < needed else ok(found)
+    )
+
+
+def _hard_limit(case: Case) -> tuple[int, str]:
+    """The limit of the running node if it can be seen, else of this process; workers raise theirs to the hard one."""
+    if case.node_pid is not None:
+        try:
+            for line in case.machine.read(f"/proc/{case.node_pid}/limits").splitlines():
+                if line.startswith("Max open files"):
+                    hard = line.split()[4]
+                    return (1 << 30 if hard == "unlimited" else int(hard)), f"the node (process {case.node_pid})"
+        except (CannotTellError, ValueError, IndexError):
+            pass
+    _, hard_limit = case.machine.descriptor_limits()
+    return (1 << 30 if hard_limit < 0 else hard_limit), "a process started here"
+
+
+def _size(size_bytes: int) -> str:
+    mebibyte = 1 << 20
+    return f"{size_bytes / mebibyte:.3g} MiB" if size_bytes >= mebibyte else f"{size_bytes / 1024:.0f} KiB"
+
+
+CHECKS = (
+    Check(
+        name="receive-buffer",
+        topic=Topic.SOCKETS,
+        looks_at="what SO_RCVBUF grants of the 8 MiB the node asks for, and the setting that caps it",
+        why="what arrives while a worker is busy, or being replaced, waits here; what does not fit is lost",
+        effect="a socket holds 184 datagrams of 1,200 bytes at the stock 208 KiB, 7,281 at 8 MiB, 22,755 at 25 MiB "
+        "(sent over loopback to a socket that nobody reads)",
+        examine=receive_buffer,
+    ),
+    Check(
+        name="send-buffer",
+        topic=Topic.SOCKETS,
+        looks_at="what SO_SNDBUF grants of the 8 MiB the node asks for, and the setting that caps it",
+        why="trains of many peers leave in one go; a full socket makes the worker wait and come back",
+        examine=send_buffer,
+    ),
+    Check(
+        name="receive-errors",
+        topic=Topic.SOCKETS,
+        looks_at="RcvbufErrors in /proc/net/snmp, as a share of the datagrams that arrived",
+        why="lost datagrams are sent again, and congestion control halves the rate for each loss",
+        examine=receive_errors,
+    ),
+    Check(
+        name="backlog",
+        topic=Topic.SOCKETS,
+        looks_at="net.core.netdev_max_backlog, and the drops in /proc/net/softnet_stat",
+        why="between network card and sockets packets wait here, for each CPU; a full queue drops whole bursts",
+        examine=backlog,
+    ),
+    Check(
+        name="file-descriptors",
+        topic=Topic.SOCKETS,
+        looks_at="the hard limit of open files, of the running node if there is one, against relay.max_sessions",
+        why="every stream relay session is a socket; connections are not, however many: they share the port's",
+        examine=file_descriptors,
+    ),
+)
+"""In the order in which they are shown."""
