@@ -37,8 +37,8 @@ class Case:
 
     ``configuration_error`` says why ``settings`` are the defaults although others were asked for. ``node_key`` is the
     path of the node key. ``node_pid`` is the supervisor that serves one of the listen addresses on this machine, None
-    if nobody does. ``status`` is what the admin endpoint answered, ``status_error`` why it did not; ``admin_given`` tells
-    that the user has named it.
+    if nobody does. ``status`` is what the admin endpoint answered, ``status_error`` why it did not; ``admin_given``
+    tells that the user has named it.
     """
 
     machine: Machine

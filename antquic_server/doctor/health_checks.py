@@ -103,7 +103,7 @@ def _no_node(case: Case) -> Finding | None:
     if case.admin_given or case.node_pid is not None:
         fix = "antquic-server status   # --admin with the URL that the node's ready line names"
         return fault(case.status_error, fix) if case.admin_given else note(case.status_error, fix)
-    return cannot_tell(case.status_error or "no node was asked")
+    return cannot_tell("no node is running here")
 
 
 def _table(document: Mapping[str, object], name: str) -> dict[str, object]:

@@ -205,6 +205,10 @@ class Machine:
         """Return the wall clock, Unix seconds."""
         return time.time()
 
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        time.sleep(seconds)
+
     def kernel_clock(self) -> KernelClock:
         """Return what the kernel thinks of its clock."""
         return read_kernel_clock()

@@ -2,7 +2,7 @@
 Looks at a node from outside, as a stranger would.
 
 Version negotiation, a real handshake, the observed address, and a port of its relay. What a machine's own rules let
-in, a check on that machine can tell; what a provider's firewall or a router in between drops, only somebody outside can.
+in, a check on that machine can tell; what a provider's firewall or a router in between drops, only somebody outside.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ __all__ = ["REACH_CHECKS", "reach"]
 
 PROBES: Final = 3
 PROBE_WAIT_S: Final = 1.0
+DIAL_TIMEOUT_S: Final = 5.0
 RELAY_WAIT_S: Final = 8.0
 QUIC_VERSION_1: Final = 1
 
@@ -79,7 +80,7 @@ def resolve(target: str) -> SocketAddress:
 async def _look(target: SocketAddress) -> _Seen:
     versions = await asyncio.to_thread(_versions, target)
     unspecified = "0.0.0.0:0" if target.is_ipv4 else "[::]:0"
-    endpoint = Endpoint(PeerSettings(listen=(unspecified,), known_peers=()))
+    endpoint = Endpoint(PeerSettings(listen=(unspecified,), dial_timeout_s=DIAL_TIMEOUT_S))
     async with endpoint:
         started_s = time.monotonic()
         try:

@@ -81,7 +81,8 @@ def render_text(results: Sequence[Result], *, width: int, colour: bool) -> str:
 
 def _advice(result: Result, width: int, colour: bool) -> list[str]:
     check, finding = result.check, result.finding
-    lines = [f"  {_painted(finding.verdict, check.name, colour)}: {_wrap(check.why, width, ' ' * 4).lstrip()}"]
+    why = _wrap(f"{check.name}: {check.why}", width, " " * 4).strip()
+    lines = [f"  {_painted(finding.verdict, check.name, colour)}{why.removeprefix(check.name)}"]
     if check.effect:
         lines.append(_wrap(f"measured: {check.effect}", width, " " * 4))
     # Commands are never wrapped: they are there to be copied.

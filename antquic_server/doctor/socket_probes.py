@@ -7,7 +7,6 @@ reason as ``CannotTellError`` where somebody has to be told.
 
 import contextlib
 import errno
-import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -107,7 +106,7 @@ def steering() -> tuple[bool, int]:
                 sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 sock.bind((_LOOPBACK, group[0].getsockname()[1] if group else 0))
-                sock.settimeout(_PROBE_TIMEOUT_S)
+                sock.setblocking(False)
                 group.append(sock)
             if not attach_steering(group[0], STEERED_SLOTS):
                 return False, 0
@@ -125,7 +124,7 @@ def _arrives_right(sender: socket.socket, group: list[socket.socket], number: in
     for sock in (wanted, *(other for other in group if other is not wanted)):
         # Loopback delivers before sendto returns: who has nothing now will have nothing.
         try:
-            return sock.recv(64, socket.MSG_DONTWAIT) == datagram and sock is wanted
+            return sock.recv(64) == datagram and sock is wanted
         except BlockingIOError:
             continue
     return False
@@ -161,4 +160,4 @@ def _bind_error(family: socket.AddressFamily, kind: socket.SocketKind, host: str
 
 
 def _reason(error: OSError) -> str:
-    return error.strerror or os.strerror(error.errno or 0)
+    return error.strerror or type(error).__name__
