@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -38,8 +39,7 @@ def test_a_small_buffer_is_granted_everywhere() -> None:
 @linux_only
 def test_nobody_gets_more_than_the_limit_without_force() -> None:
     """Which the kernel says in net.core.rmem_max."""
-    with open("/proc/sys/net/core/rmem_max") as file:
-        limit = int(file.read())
+    limit = int(Path("/proc/sys/net/core/rmem_max").read_text())
 
     assert granted_buffer(receive=True, wanted_bytes=1 << 30, forced=False) == limit
 
