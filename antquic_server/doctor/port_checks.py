@@ -153,6 +153,7 @@ CHECKS = (
         topic=Topic.PORTS,
         looks_at="relay.port_range against ip_local_port_range and ip_local_reserved_ports",
         why="programs that do not care which port they get are given one from this range, until none is left for peers",
+        effect="of 4,000 sockets that asked for any port 43 % got one of 49152-65535 (antquic-server tune measure)",
         examine=relay_reserved,
     ),
 )

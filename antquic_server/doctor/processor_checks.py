@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 
 from antquic_server.doctor.case import Case, Check, Topic
 from antquic_server.doctor.finding import Finding, note, ok, warning
-from antquic_server.doctor.remedies import APPLY, setting, unit
+from antquic_server.doctor.remedies import setting, unit
 from antquic_server.doctor.routes import default_interface
 from antquic_server.errors import CannotTellError
 
@@ -117,7 +117,7 @@ def packet_cpus(case: Case) -> Finding:
     mask = f"{(1 << machine.cpu_count()) - 1:x}"
     return note(
         f"{interface} has one receive queue, and RPS is off: one CPU takes every packet off the network",
-        APPLY,
+        f"sh tuning/linux/queues.sh apply {interface}",
         f"echo {mask} > /sys/class/net/{interface}/queues/rx-0/rps_cpus",
     )
 

@@ -74,7 +74,9 @@ def control_group(file: str, text: str) -> list[str]:
 
 def networked(script: str) -> list[str]:
     """Return a prefix that runs one command in a network of its own, after this script."""
-    return ["unshare", "--net", "sh", "-ec", f'ip link set lo up\n{script}\nexec "$@"', "sh"]
+    # The files of /sys show the network of whoever has mounted it.
+    mount = "mount -t sysfs none /sys && ip link set lo up"
+    return ["unshare", "--net", "--mount", "sh", "-ec", f'{mount}\n{script}\nexec "$@"', "sh"]
 
 
 def firewall(rules: str) -> list[str]:

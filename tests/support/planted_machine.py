@@ -24,7 +24,7 @@ NODE_UID = 997
 HEALTHY_FILES = {
     "/proc/sys/net/core/rmem_max": "26214400\n",
     "/proc/sys/net/core/wmem_max": "26214400\n",
-    "/proc/sys/net/core/netdev_max_backlog": "5000\n",
+    "/proc/sys/net/core/netdev_max_backlog": "16384\n",
     "/proc/net/snmp": "Udp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors\nUdp: 1000000 5 3 900000 3\n",
     "/proc/net/softnet_stat": "0000ffff 00000000 00000000\n0000ffff 00000000 00000000\n",
     "/proc/self/cgroup": "0::/system.slice/antquic-server.service\n",

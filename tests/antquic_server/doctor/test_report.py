@@ -32,7 +32,7 @@ def test_findings_come_as_a_table_with_what_to_do_below() -> None:
     assert "sockets\n" in table
     assert advice.index("receive-buffer:") < advice.index("cpus:")
     assert "    fix  antquic-server tune apply\n    or   sysctl -w a=1\n" in advice
-    assert "measured: a socket holds 184 datagrams" in advice
+    assert "measured: of a burst of 20,000 datagrams" in advice
     assert text.endswith("\n1 fault, 1 warning, 1 note, 1 ok (1 cannot be told)")
     assert "\x1b" not in text
 
