@@ -64,6 +64,6 @@ def fault(found: str, *fixes: str) -> Finding:
     return Finding(verdict=Verdict.FAULT, found=found, fixes=fixes)
 
 
-def cannot_tell(reason: str) -> Finding:
-    """Return the finding of a check that could not look, and why not."""
-    return Finding(verdict=Verdict.NOTE, found=f"cannot tell: {reason}", known=False)
+def cannot_tell(reason: str, *fixes: str) -> Finding:
+    """Return the finding of a check that could not look, why not, and what else would tell."""
+    return Finding(verdict=Verdict.NOTE, found=f"cannot tell: {reason}", fixes=fixes, known=False)

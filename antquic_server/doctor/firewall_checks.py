@@ -8,8 +8,6 @@ from antquic_server.errors import CannotTellError
 
 __all__ = ["CHECKS"]
 
-FROM_OUTSIDE = "antquic-server doctor --reach HOST:{port}   # from another machine"
-
 _SEEN = "rules of this machine; what a provider's firewall does only --reach from another machine can tell"
 
 
@@ -35,10 +33,11 @@ def _through(case: Case, ports: list[int], shown: str) -> Finding:
     if machine.platform != "linux":
         return cannot_tell(f"the firewall of {machine.platform} is not read")
     legacy = _legacy_tables(case)
+    outside = f"antquic-server doctor --reach HOST:{case.listen_ports()[0]}   # from another machine"
     try:
         rules = Ruleset(machine.run("nft", "-j", "list", "ruleset"))
     except CannotTellError as error:
-        return cannot_tell(f"{error}; {FROM_OUTSIDE.format(port=ports[0])}")
+        return cannot_tell(str(error), "sudo antquic-server doctor firewall-listen firewall-relay", outside)
     try:
         interface = default_interface(machine)
     except CannotTellError:
@@ -47,12 +46,12 @@ def _through(case: Case, ports: list[int], shown: str) -> Finding:
     for port, decision in worst:
         if decision.outcome is Outcome.DROPPED:
             found = f"UDP port {port} is closed: {decision.reason} of chain {decision.chain} drops what strangers send"
-            return fault(found, _opening(decision, shown), "antquic-server doctor --reach HOST:10000   # from outside")
+            return fault(found, _opening(decision, shown), outside)
     for port, decision in worst:
         if decision.outcome is Outcome.UNDECIDED:
-            return cannot_tell(f"UDP port {port} may be closed: {decision.chain} has {decision.reason}")
+            return cannot_tell(f"UDP port {port} may be closed: {decision.chain} has {decision.reason}", outside)
     if legacy:
-        return cannot_tell(f"iptables-legacy has rules ({', '.join(legacy)}), which nft does not show")
+        return cannot_tell(f"iptables-legacy has rules ({', '.join(legacy)}), which nft does not show", outside)
     if not worst:
         return ok(f"no rules for UDP {shown} on this machine")
     return ok(f"UDP {shown} is let in by {len({decision.chain for _, decision in worst})} chains of nftables")

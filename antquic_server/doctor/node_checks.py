@@ -109,9 +109,9 @@ def _name_of(uid: int) -> str:
 def account(case: Case) -> Finding:
     """Look whether the node is, or would be, root."""
     fixes = (
-        "useradd --system --shell /usr/sbin/nologin antquic",
-        setting("endpoint.user", '"antquic"'),
-        unit("User=antquic"),
+        "useradd --system --shell /usr/sbin/nologin antquic-server",
+        setting("endpoint.user", '"antquic-server"'),
+        unit("User=antquic-server"),
     )
     if (uid := _node_uid(case)) is not None:
         if uid == 0:

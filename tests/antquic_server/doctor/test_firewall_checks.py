@@ -60,7 +60,7 @@ def test_a_firewall_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     finding = findings(case)["firewall-listen"]
     assert not finding.known
     assert "nft: not installed" in finding.found
-    assert "doctor --reach HOST:10000" in finding.found
+    assert "antquic-server doctor --reach HOST:10000" in finding.fixes[1]
 
 
 def test_rules_that_depend_on_the_sender_are_told(tmp_path: Path) -> None:
