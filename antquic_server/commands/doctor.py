@@ -66,6 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Examine, print, and return the exit code."""
+    if not hasattr(os, "geteuid"):
+        raise UsageError("doctor: this system is not examined; the settings for Windows are in tuning/windows")
+
     # Imported only now because it brings psutil, asyncio and the providers along.
     from antquic_server.doctor.examination import CHECKS, examine, worst_verdict
     from antquic_server.doctor.finding import Verdict

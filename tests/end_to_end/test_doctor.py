@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -259,6 +260,21 @@ PLANTS = {
 }
 
 
+@contextmanager
+def claimed_port(buffer_bytes: int) -> Iterator[str]:
+    """Claim a port as a node does, with a socket whose buffers are of this size; yields its address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, buffer_bytes)
+        sock.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{sock.getsockname()[1]}"
+        lock = PortLock(address)
+        try:
+            yield address
+        finally:
+            lock.release()
+
+
 @pytest.fixture(scope="module")
 def unplanted() -> Checks:
     """What the whole command says of this machine as it is."""
@@ -303,6 +319,22 @@ def test_a_process_without_rights_gets_small_buffers() -> None:
         if expected != "ok":
             assert f"net.core.{sysctl} is {limit:,}" in checks[check]["found"]
             assert checks[check]["fixes"][0] == "antquic-server tune apply"
+
+
+def test_small_buffers_of_a_running_node_are_found(start_node: StartNode) -> None:
+    """By root, who would get larger ones: what the node has got counts."""
+    require(os.geteuid() == 0 and shutil.which("ss"), "needs root and ss")
+    node = start_node()
+    listen = ["--set", f'endpoint.listen=["{node.address}"]', "receive-buffer", "send-buffer"]
+
+    for finding in examine(*listen).values():
+        assert finding["verdict"] == "ok"
+        assert finding["found"] == "8 MiB obtained of 8 MiB wanted by the running node"
+    with claimed_port(100 << 10) as small:
+        listen[1] = f'endpoint.listen=["{small}"]'
+        for finding in examine(*listen).values():
+            assert finding["verdict"] == "fault"
+            assert finding["found"].startswith("100 KiB obtained of 8 MiB wanted by the running node; net.core.")
 
 
 def test_missing_liboqs_is_found(tmp_path: Path) -> None:

@@ -143,6 +143,16 @@ def test_a_node_on_a_port_of_its_own_choice_is_not_asked(
     assert not cases[0].admin_given
 
 
+def test_a_system_that_is_not_examined_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rather than failing at the first module that only Unix has."""
+    monkeypatch.delattr("os.geteuid")
+
+    assert cli.main(["doctor"]) == 2
+    assert "tuning/windows" in capsys.readouterr().err
+
+
 def test_the_summary_is_in_the_help() -> None:
     """As every command's."""
     assert doctor.SUMMARY.startswith("find what keeps this machine from full speed")

@@ -37,6 +37,31 @@ def test_root_may_take_more_than_others(tmp_path: Path) -> None:
     assert "other accounts get 208 KiB" in findings(case)["receive-buffer"].found
 
 
+@pytest.mark.parametrize(
+    ("buffers", "check", "verdict"),
+    [
+        ("rb425984,t0,tb16777216", "receive-buffer", Verdict.FAULT),
+        ("rb16777216,t0,tb8388608", "send-buffer", Verdict.WARNING),
+    ],
+)
+def test_the_buffers_of_the_running_node_count(tmp_path: Path, buffers: str, check: str, verdict: Verdict) -> None:
+    """Whatever this process would get; the smallest of all its sockets."""
+    case = healthy_case(tmp_path)
+    line = "UNCONN 0 0 0.0.0.0:10000 0.0.0.0:* skmem:(r0,{},f0,w0,o0,bl0,d0)\n"
+    planted(case).commands["ss"] = line.format("rb16777216,t0,tb16777216") + line.format(buffers)
+
+    assert not_ok(case) == {check: verdict}
+    assert "by the running node" in findings(case)[check].found
+
+
+def test_without_ss_the_probe_counts(tmp_path: Path) -> None:
+    """Or with one that answers in another form."""
+    case = healthy_case(tmp_path)
+    for answer in ("", "skmem:(what)", "rb1"):
+        planted(case).commands["ss"] = answer
+        assert findings(case)["receive-buffer"].found == "8 MiB obtained of 8 MiB wanted"
+
+
 def test_macos_has_another_setting(tmp_path: Path) -> None:
     """The fix names that of the system."""
     case = healthy_case(tmp_path)
