@@ -29,6 +29,7 @@ The tree of errors this project raises.
     │   └── PeerClosedError        a connection to a peer has ended: code, reason
     ├── NoPortError                no port for a relay session
     ├── ChannelClosedError         the other end of an IPC channel is gone
+    ├── CannotTellError            a fact about this machine cannot be read
     └── AdminUnreachableError      no node answers at the admin address
 
 Facts are attributes; the text is composed in ``__str__`` by the exception itself.
@@ -41,6 +42,7 @@ __all__ = [
     "AdminUnreachableError",
     "AntQuicError",
     "CannotBootError",
+    "CannotTellError",
     "CertificateError",
     "ChannelClosedError",
     "ConfigurationError",
@@ -235,6 +237,18 @@ class NoPortError(AntQuicError):
 
 class ChannelClosedError(AntQuicError):
     """The other end of an IPC channel is gone."""
+
+
+class CannotTellError(AntQuicError):
+    """A fact about this machine cannot be read: ``what`` it is, ``reason`` why not."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(what, reason)
+        self.what = what
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.reason}"
 
 
 class AdminUnreachableError(AntQuicError):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from antquic_server.errors import ConfigurationError
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["EXAMPLES", "SUMMARY", "add_arguments", "run"]
 
 SUMMARY = "run benchmarks; without a name, list them"
 

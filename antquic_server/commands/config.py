@@ -9,7 +9,7 @@ from pathlib import Path
 from antquic_server.config.load import load_settings
 from antquic_server.errors import ConfigurationError, UsageError
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["EXAMPLES", "SUMMARY", "add_arguments", "run"]
 
 SUMMARY = "check a configuration, show what it comes to, print the reference"
 

@@ -15,7 +15,7 @@ from antquic_server.commands.identity import expand_path, key_path
 from antquic_server.config.load import FlagValue, load_settings
 from antquic_server.config.model import Settings
 
-__all__ = ["add_arguments", "run", "settings_of"]
+__all__ = ["EXAMPLES", "SUMMARY", "add_arguments", "run", "settings_of"]
 
 SUMMARY = "run the node until SIGTERM"
 
