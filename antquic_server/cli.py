@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from antquic_server import __version__
-from antquic_server.commands import bench, identity, natlab, peer, serve, status
+from antquic_server.commands import bench, identity, natlab, peer, serve, status, tune
 from antquic_server.errors import AntQuicError, ConfigurationError, ExitCode, UsageError
 
 __all__ = ["main"]
@@ -59,6 +59,7 @@ COMMANDS = {
     "natlab": _Command(
         summary=natlab.SUMMARY, examples=natlab.EXAMPLES, add_arguments=natlab.add_arguments, run=natlab.run
     ),
+    "tune": _Command(summary=tune.SUMMARY, examples=tune.EXAMPLES, add_arguments=tune.add_arguments, run=tune.run),
 }
 """Every command by its name, in the order of ``--help``."""
 
