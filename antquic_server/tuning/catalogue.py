@@ -104,7 +104,10 @@ def load_topic(path: Path) -> Topic:
         text = path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
         raise CatalogueError(f"{path}: cannot be read: {error}") from None
-    head, *blocks = _blocks(path, text)
+    blocks = list(_blocks(path, text))
+    if not blocks:
+        raise CatalogueError(f"{path}: expected a head and settings, found nothing")
+    head = blocks.pop(0)
     fields = _fields(path, head, wanted=_TOPIC_FIELDS)
     if fields["apply"] not in _WHEN:
         raise CatalogueError(f"{path}:{head.line}: apply: expected one of " + ", ".join(_WHEN))
@@ -179,10 +182,8 @@ def _setting(path: Path, block: _Block) -> Setting:
     key, value = block.assignment
     try:
         rule = parse_rule(fields.pop("rule"))
-        contradicts = target(rule, found=value, wanted=value) is not None
+        target(rule, found=value, wanted=value)
     except RuleError as error:
         raise CatalogueError(f"{path}:{block.line}: {key}: {error}") from None
-    if contradicts:
-        raise CatalogueError(f"{path}:{block.line}: {key}: expected a value that its own rule accepts")
     follows = tuple(filter(None, re.split(r",\s*", fields.pop("follows", ""))))
     return Setting(key=key, value=value, rule=rule, follows=follows, **fields)

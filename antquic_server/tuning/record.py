@@ -152,10 +152,9 @@ def write_atomically(path: Path, text: str) -> None:
                 file.flush()
                 os.fsync(descriptor)
             temporary.replace(path)
-        except OSError:
+        finally:
             with suppress(FileNotFoundError):
                 temporary.unlink()
-            raise
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(directory)

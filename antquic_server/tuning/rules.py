@@ -87,7 +87,9 @@ def target(rule: Rule, *, found: str, wanted: str) -> str | None:
     if len(now) != len(aim):
         raise RuleError(f"{normal(found)!r}: expected {len(aim)} numbers like {normal(wanted)!r}")
     if rule.kind is RuleKind.RANGE:
-        better = aim if not all(rule.low <= number <= rule.high for number in now) else now
+        if not _within(rule, aim):
+            raise RuleError(f"{normal(wanted)!r}: expected a value from {rule.low} to {rule.high}")
+        better = now if _within(rule, now) else aim
     elif rule.kind is RuleKind.COVERS:
         better = [min(now[0], aim[0]), max(now[-1], aim[-1])]
     else:
@@ -122,6 +124,10 @@ def port_text(ports: frozenset[int]) -> str:
         else:
             runs.append([port])
     return ",".join("-".join(map(str, run)) for run in runs)
+
+
+def _within(rule: Rule, numbers: list[int]) -> bool:
+    return all(rule.low <= number <= rule.high for number in numbers)
 
 
 def _numbers(text: str) -> list[int]:
