@@ -13,7 +13,7 @@ from pathlib import Path
 from antquic_server.tuning.record import Record, RecordError, write_atomically
 from antquic_server.tuning.rules import normal
 
-__all__ = ["BOOT_FILE", "foreign_lines", "remove_boot_file", "render_boot_file", "value_at_boot", "write_boot_file"]
+__all__ = ["BOOT_FILE", "foreign_lines", "remove_boot_file", "render_boot_file", "values_at_boot", "write_boot_file"]
 
 BOOT_FILE = Path("etc", "sysctl.d", "60-antquic-server.conf")
 """Before 99-sysctl.conf, so that what an operator has written there by hand wins."""
@@ -76,15 +76,13 @@ def remove_boot_file(path: Path) -> bool:
     return True
 
 
-def value_at_boot(root: Path, key: str) -> tuple[str, Path] | None:
-    """Return the value that a start of the system sets, and the file that says so; None where none does."""
-    last = None
+def values_at_boot(root: Path) -> dict[str, tuple[str, Path]]:
+    """Return the value that a start of the system sets for each key, and the file that says so."""
+    values: dict[str, tuple[str, Path]] = {}
     for path in _in_order(root):
         with suppress(OSError, RecordError):
-            for name, value in _assignments(path):
-                if name == key:
-                    last = (value, path)
-    return last
+            values |= {key: (value, path) for key, value in _assignments(path)}
+    return values
 
 
 def _in_order(root: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from antquic_server.config.model import Settings
 from antquic_server.errors import AddressDecodeError, ConfigurationError
 from antquic_server.protocol.address import SocketAddress
-from antquic_server.tuning.bootfile import BOOT_FILE, value_at_boot
+from antquic_server.tuning.bootfile import BOOT_FILE, values_at_boot
 from antquic_server.tuning.catalogue import Setting, Topic
 from antquic_server.tuning.kernel import FixedHereError, Kernel, KernelError, NoSuchKeyError
 from antquic_server.tuning.record import Record
@@ -122,10 +122,18 @@ def _followed(setting: Setting, settings: Settings) -> Setting:
 
 def examine(kernel: Kernel, topics: Iterable[Topic], record: Record) -> list[Outcome]:
     """Compare every setting with what the kernel has now and will be told at the next start."""
-    return [_examine(kernel, topic, setting, record) for topic in topics for setting in topic.settings]
+    boot = values_at_boot(kernel.root)
+    outcomes = []
+    for topic in topics:
+        for setting in topic.settings:
+            outcome = _examine(kernel, topic, setting)
+            if outcome.verdict is Verdict.FINE:
+                outcome = _at_boot(kernel.root, outcome, setting, record, boot.get(setting.key))
+            outcomes.append(outcome)
+    return outcomes
 
 
-def _examine(kernel: Kernel, topic: Topic, setting: Setting, record: Record) -> Outcome:
+def _examine(kernel: Kernel, topic: Topic, setting: Setting) -> Outcome:
     outcome = Outcome(
         key=setting.key, topic=topic.name, wanted=normal(setting.value), asked=_asked(setting), verdict=Verdict.FINE
     )
@@ -140,7 +148,7 @@ def _examine(kernel: Kernel, topic: Topic, setting: Setting, record: Record) -> 
     except RuleError as error:
         return replace(outcome, verdict=Verdict.UNREADABLE, note=str(error))
     if aim is None:
-        return _at_boot(kernel.root, replace(outcome, wanted=normal(now)), setting, record)
+        return replace(outcome, wanted=normal(now))
     outcome = replace(outcome, wanted=aim, verdict=Verdict.TO_DO)
     try:
         kernel.require_writable(setting.key)
@@ -158,9 +166,8 @@ def _asked(setting: Setting) -> str:
     return f"{setting.rule} {normal(setting.value)}"
 
 
-def _at_boot(root: Path, outcome: Outcome, setting: Setting, record: Record) -> Outcome:
-    """Look whether a value that is fine now will be after the next start."""
-    boot = value_at_boot(root, setting.key)
+def _at_boot(root: Path, outcome: Outcome, setting: Setting, record: Record, boot: tuple[str, Path] | None) -> Outcome:
+    """Look whether a value that is fine now will be after the next start, which sets ``boot``."""
     if boot is None:
         if record.entry(setting.key) is None:
             return outcome

@@ -1,6 +1,7 @@
 """A directory that looks like a system with kernel settings, for everything that is not to touch this machine's."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from antquic_server.tuning.catalogue import Setting, Topic, load_topics
@@ -36,6 +37,7 @@ STOCK: Mapping[str, str] = {
 """A machine of 1 GB with an old kernel, on which every single setting is to be changed."""
 
 
+@cache
 def catalogue() -> tuple[Topic, ...]:
     """Return the topics for Linux, those by default and those when named."""
     return load_topics(tuning_directory() / "linux")

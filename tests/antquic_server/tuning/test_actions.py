@@ -10,7 +10,7 @@ import pytest
 from antquic_server.errors import PrivilegeError
 from antquic_server.tuning import actions
 from antquic_server.tuning.actions import RECORD_FILE, Report, TuningError, apply, check, revert
-from antquic_server.tuning.bootfile import BOOT_FILE, value_at_boot
+from antquic_server.tuning.bootfile import BOOT_FILE, values_at_boot
 from antquic_server.tuning.kernel import Kernel
 from antquic_server.tuning.plan import Verdict, choose_topics
 from antquic_server.tuning.record import RecordError, load_record
@@ -67,7 +67,7 @@ def test_what_is_applied_is_set_at_the_next_start_too(root: Path) -> None:
     apply(root, catalogue())
 
     for key in STOCK:
-        boot = value_at_boot(root, key)
+        boot = values_at_boot(root).get(key)
         assert boot is not None
         assert boot[0].split() == key_file(root, key).read_text().split()
         assert boot[1] == root / BOOT_FILE
@@ -80,7 +80,7 @@ def test_a_larger_value_is_neither_lowered_nor_written_for_the_next_start(root: 
 
     assert verdicts(report)[RMEM] is Verdict.FINE
     assert key_file(root, RMEM).read_text() == "67108864\n"
-    assert value_at_boot(root, RMEM) is None
+    assert values_at_boot(root).get(RMEM) is None
     assert load_record(root / RECORD_FILE).entry(RMEM) is None
 
 
@@ -120,8 +120,8 @@ def test_topics_are_applied_and_reverted_one_by_one(root: Path) -> None:
     report = revert(root, ["buffers"])
 
     assert {outcome.topic for outcome in report.outcomes} == {"buffers"}
-    assert value_at_boot(root, RMEM) is None
-    assert value_at_boot(root, "net.ipv4.ip_local_reserved_ports") is not None
+    assert values_at_boot(root).get(RMEM) is None
+    assert values_at_boot(root).get("net.ipv4.ip_local_reserved_ports") is not None
     assert [path.name for path in (root / RECORD_FILE).parent.iterdir()] == ["tuning.json"]
     revert(root)
     assert snapshot(root) == before
@@ -160,7 +160,7 @@ def test_what_the_kernel_refuses_is_reported_and_not_recorded(root: Path, monkey
     assert not report.is_good
     assert sum(verdict is Verdict.CHANGED for verdict in verdicts(report).values()) == len(STOCK) - 1
     assert load_record(root / RECORD_FILE).entry(RMEM) is None
-    assert value_at_boot(root, RMEM) is None
+    assert values_at_boot(root).get(RMEM) is None
     revert(root)
     assert snapshot(root) == before
 

@@ -9,7 +9,7 @@ from antquic_server.tuning.bootfile import (
     foreign_lines,
     remove_boot_file,
     render_boot_file,
-    value_at_boot,
+    values_at_boot,
     write_boot_file,
 )
 from antquic_server.tuning.record import Entry, Record, RecordError
@@ -89,9 +89,9 @@ def test_the_last_file_by_name_wins_whatever_its_directory(tmp_path: Path) -> No
     last = put(tmp_path, "usr/lib/sysctl.d/99-theirs.conf", "a/b=3\n")
     put(tmp_path, "run/sysctl.d/10-early.conf", "a.b = 1\na.c = 1 \t 2\n")
 
-    assert value_at_boot(tmp_path, "a.b") == ("3", last)
-    assert value_at_boot(tmp_path, "a.c") == ("1 2", tmp_path / "run/sysctl.d/10-early.conf")
-    assert value_at_boot(tmp_path, "a.d") is None
+    assert values_at_boot(tmp_path).get("a.b") == ("3", last)
+    assert values_at_boot(tmp_path).get("a.c") == ("1 2", tmp_path / "run/sysctl.d/10-early.conf")
+    assert values_at_boot(tmp_path).get("a.d") is None
 
 
 def test_a_file_hides_those_of_its_name_in_later_directories(tmp_path: Path) -> None:
@@ -99,4 +99,4 @@ def test_a_file_hides_those_of_its_name_in_later_directories(tmp_path: Path) -> 
     put(tmp_path, "etc/sysctl.d/50-default.conf", "")
     put(tmp_path, "usr/lib/sysctl.d/50-default.conf", "a.b = 1\n")
 
-    assert value_at_boot(tmp_path, "a.b") is None
+    assert values_at_boot(tmp_path).get("a.b") is None
