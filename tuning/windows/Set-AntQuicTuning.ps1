@@ -5,9 +5,10 @@
     Checks, applies and reverts the socket buffers of Windows for ant-quic peers.
 
 .DESCRIPTION
-    Compares DefaultReceiveWindow and DefaultSendWindow of the AFD driver with settings.conf beside this script. A value that
-    is larger is left alone. What was found is recorded before anything is changed, and put back by -Revert; a value that
-    somebody has changed since stays, unless -Force is given. Windows reads the values when it starts.
+    Compares DefaultReceiveWindow and DefaultSendWindow of the AFD driver with settings.conf beside this script. A
+    value that is larger is left alone. What was found is recorded before anything is changed, and put back by
+    -Revert; a value that somebody has changed since stays, unless -Force is given. Windows reads the values when it
+    starts.
 
     Exit codes: 0 fine, 1 something is to do or was kept, 3 not run as administrator.
 
@@ -254,7 +255,8 @@ elseif ($Revert) {
         $now = Get-CurrentValue -Key $key -Name $name
         $found = $record[$name].Found
         if ($now -ne $found -and $now -ne $record[$name].Applied -and -not $Force) {
-            ConvertTo-Row -Name $name -Now $now -Wanted $found -Verdict 'kept: changed by somebody since; -Force restores it'
+            $verdict = 'kept: changed by somebody since; -Force restores it'
+            ConvertTo-Row -Name $name -Now $now -Wanted $found -Verdict $verdict
             $code = 1
             continue
         }
