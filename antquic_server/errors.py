@@ -27,6 +27,7 @@ The tree of errors this project raises.
     ├── PeerError                  the peer library cannot do what it was asked
     │   ├── PeerUnreachableError   no connection to a peer came about: reason, detail
     │   └── PeerClosedError        a connection to a peer has ended: code, reason
+    ├── BenchmarkError             a benchmark failed, or its result cannot be written or drawn
     ├── NoPortError                no port for a relay session
     ├── ChannelClosedError         the other end of an IPC channel is gone
     └── AdminUnreachableError      no node answers at the admin address
@@ -40,6 +41,7 @@ __all__ = [
     "AddressDecodeError",
     "AdminUnreachableError",
     "AntQuicError",
+    "BenchmarkError",
     "CannotBootError",
     "CertificateError",
     "ChannelClosedError",
@@ -219,6 +221,10 @@ class PeerClosedError(PeerError):
 
     def __str__(self) -> str:
         return f"the connection has ended: {self.reason or 'no reason given'} (code {self.code:#x})"
+
+
+class BenchmarkError(AntQuicError):
+    """A benchmark failed, or its result cannot be written or drawn."""
 
 
 class NoPortError(AntQuicError):
