@@ -70,9 +70,9 @@ def run(request: Request) -> int:
     errors: dict[str, AntQuicError] = {}
     try:
         _measure(chosen, request, outcomes, errors, profiler)
-    except KeyboardInterrupt:
-        # What has taken minutes is not thrown away because the rest is not wanted any more.
-        with suppress(BenchmarkError):
+    except (KeyboardInterrupt, BrokenPipeError):
+        # What has taken minutes is not thrown away because the rest is not wanted any more, or not read (bench | head).
+        with suppress(BenchmarkError, BrokenPipeError):
             _write(request, outcomes, started, complete=False)
         raise
     _write(request, outcomes, started, complete=not errors)
@@ -170,10 +170,11 @@ def _text(name: str, reports: Sequence[Report], *, several: bool) -> str:
     report = combined(reports)
     spreads = collect([item.figures() for item in reports])
     tables = [*report.tables, *(spread_table(table.title, spreads) for table in report.tables)]
-    how = (
-        f"Medians of {len(reports)} runs; tables called spread show range and median absolute deviation (MAD) as well."
-    )
-    notes = [how, *report.notes]
+    notes = [
+        f"Medians of {len(reports)} runs. Tables called spread show range and median absolute deviation (MAD) as well.",
+        "They leave out what was the same in every run.",
+        *report.notes,
+    ]
     return heading + Report(tables=tables, notes=notes).as_text()
 
 
@@ -188,10 +189,10 @@ def _write(request: Request, outcomes: Mapping[str, Outcome], started: _Start, *
         versions=versions(),
         load_average={"before": started.load, "after": load_average()},
     )
-    if request.json_output:
-        print(json.dumps(content))
     if request.save is not None:
         save(request.save, content)
+    if request.json_output:
+        print(json.dumps(content))
     reports = {name: outcome.reports for name, outcome in outcomes.items() if outcome.reports}
     if request.chart is not None and reports:
         charts.draw(request.chart, charts.run_panels(reports), ())

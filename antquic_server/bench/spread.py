@@ -26,7 +26,7 @@ class Spread:
     @property
     def median(self) -> float:
         """The middle one, or the mean of the two in the middle."""
-        return statistics.median(self.values)
+        return float(statistics.median(self.values))
 
     @property
     def least(self) -> float:
@@ -89,13 +89,13 @@ def combined(reports: Sequence[Report]) -> Report:
 
 
 def spread_table(title: str, spreads: Mapping[FigureKey, Spread]) -> Table:
-    """One row for every figure of the table called ``title``: median, range and deviation."""
+    """One row for every figure of the table called ``title`` that differs from run to run."""
     table = Table(
         title=f"spread: {title}",
         columns=("row", "figure", "unit", *(Column(name=name) for name in _COLUMNS)),
     )
     for (name, row, _), spread in spreads.items():
-        if name == title:
+        if name == title and spread.least != spread.greatest:
             table.rows.append(
                 (
                     *(row, spread.column.name, spread.column.unit, len(spread.values), spread.median),
@@ -110,6 +110,10 @@ def _with_medians(table: Table, row: Sequence[Cell], spreads: Mapping[FigureKey,
     cells: list[Cell] = []
     for column, cell in zip(table.columns, row, strict=True):
         spread = spreads.get((table.title, label, column.name)) if isinstance(column, Column) else None
-        # A count that is the same in every run is shown as the whole number that it is.
-        cells.append(cell if spread is None or spread.least == spread.greatest else spread.median)
+        if spread is None:
+            cells.append(cell)
+        else:
+            # A count is shown as the whole number that it is.
+            whole = isinstance(cell, int) and spread.median.is_integer()
+            cells.append(int(spread.median) if whole else spread.median)
     return cells
