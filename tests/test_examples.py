@@ -55,5 +55,5 @@ def test_example_benchmark_runs_as_its_page_says(tmp_path: Path) -> None:
     assert "streams echoed by a node" in done.stdout
     (repetition,) = json.loads(saved.read_text())["benchmarks"]["mine"]["repetitions"]
     assert [figure["row"] for figure in repetition["figures"]] == [
-        size for size in ("1,000", "10,000", "100,000") for _ in range(2)
+        f"bytes {size}" for size in ("1,000", "10,000", "100,000") for _ in range(2)
     ]

@@ -1,6 +1,7 @@
 """Charts of runs and comparisons, as SVG; drawn by matplotlib, which is asked for only here."""
 
 import importlib
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ _COLOURS: Final = ("#0072b2", "#e69f00")
 _WIDTH_INCHES: Final = 9.0
 _ROW_INCHES: Final = 0.3
 _PANEL_INCHES: Final = 1.1
+_TITLE_CHARACTERS: Final = 58
+"""What fits over the bars, beside the longest labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +151,7 @@ def _draw_panel(axes: "Axes", panel: Panel, legend: Sequence[str]) -> None:
     axes.invert_yaxis()
     axes.margins(x=0.3 if runs > 1 else 0.15)
     axes.set_xlabel(panel.figure)
-    axes.set_title(panel.title, loc="left", fontsize=10, fontweight="bold")
+    axes.set_title(textwrap.fill(panel.title, _TITLE_CHARACTERS), loc="left", fontsize=10, fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
     if runs > 1:
         axes.legend(fontsize=8, frameon=False)

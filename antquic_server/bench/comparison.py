@@ -55,8 +55,15 @@ def _notes(old: SavedRun, new: SavedRun, found: list[Change]) -> list[str]:
         "; ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in Verdict if verdict in verdicts),
         f"old: {old.path}, {old.created}; new: {new.path}, {new.created}; medians.",
         "A difference shows if the ranges do not overlap; with five runs each chance does that to 1 in 126 figures.",
+        *(f"load average of {run.path}: {_load(run)}" for run in (old, new)),
         *differences(old, new),
     ]
+
+
+def _load(run: SavedRun) -> str:
+    """Return the load of the last minute before and after: what else the machine did, and we."""
+    minutes = [run.load_average.get(when) for when in ("before", "after")]
+    return ", ".join(f"{minute[0]:.2f}" for minute in minutes if isinstance(minute, list) and minute) or "unknown"
 
 
 def _plain(old: SavedRun, new: SavedRun, found: list[Change]) -> dict[str, object]:

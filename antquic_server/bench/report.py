@@ -73,9 +73,13 @@ class Table:
         return [column.name if isinstance(column, Column) else column for column in self.columns]
 
     def label(self, row: Sequence[Cell]) -> str:
-        """Return what a row is about: its label cells."""
+        """Return what a row is about: its label cells, numbers with the name of their column."""
         cells = zip(self.columns, row, strict=True)
-        return ", ".join(_text(cell) for column, cell in cells if isinstance(column, str))
+        return ", ".join(
+            cell if isinstance(cell, str) else f"{column} {_text(cell)}"
+            for column, cell in cells
+            if isinstance(column, str)
+        )
 
     def figures(self) -> list[Figure]:
         """Return every number under a :class:`Column`, row by row."""

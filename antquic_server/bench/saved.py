@@ -58,6 +58,7 @@ class SavedRun:
     created: str
     machine: Mapping[str, object]
     versions: Mapping[str, object]
+    load_average: Mapping[str, object]
     options: Mapping[str, Mapping[str, object]]
     figures: Mapping[str, Sequence[Sequence[Figure]]]
 
@@ -159,6 +160,7 @@ def _saved_run(path: Path, content: Mapping[str, Any]) -> SavedRun:
         created=str(content["created"]),
         machine=dict(content["machine"]),
         versions=dict(content["versions"]),
+        load_average=dict(content["load_average"]),
         options={str(name): dict(item["options"]) for name, item in benchmarks},
         figures={
             str(name): [[_figure(figure) for figure in repetition["figures"]] for repetition in item["repetitions"]]

@@ -28,6 +28,7 @@ def run(name: str, **figures: Sequence[float]) -> SavedRun:
         created="now",
         machine={"cpu": "z80"},
         versions={"aioquic": "1"},
+        load_average={},
         options={"b": {"rounds": "3"}},
         figures={
             "b": [
@@ -122,6 +123,7 @@ def test_differences_beside_the_figures_are_told() -> None:
         created=new.created,
         machine={"cpu": "6502", "kernel": "9"},
         versions={},
+        load_average={},
         options={"b": {"rounds": "5"}},
         figures=new.figures,
     )

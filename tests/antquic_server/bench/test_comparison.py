@@ -20,7 +20,15 @@ def saved(path: Path, values: Sequence[float]) -> Path:
         Report(tables=[Table(title="t", columns=columns, rows=[("a", value)], chart="x")], notes=[]) for value in values
     ]
     outcome = Outcome(options={}, reports=reports, took_s=[1.0] * len(values))
-    content = document({"fake": outcome}, created=datetime.now(UTC), complete=True, machine={}, versions={})
+    load_average = {"before": [0.25, 0.1, 0.1], "after": [1.5, 0.2, 0.1]}
+    content = document(
+        {"fake": outcome},
+        created=datetime.now(UTC),
+        complete=True,
+        machine={},
+        versions={},
+        load_average=load_average if path.stem == "new" else {"before": [], "after": []},
+    )
     save(path, content)
     return path
 
@@ -35,6 +43,8 @@ def test_table_and_verdicts_are_printed(tmp_path: Path, capsys: pytest.CaptureFi
     assert "fake: t" in printed
     assert "+90.9 %  worse" in printed
     assert "- 1 worse" in printed
+    assert f"load average of {new}: 0.25, 1.50" in printed
+    assert f"load average of {old}: unknown" in printed
 
 
 @pytest.mark.parametrize(("percent", "code"), [(50.0, ExitCode.FAILURE), (95.0, ExitCode.OK)])

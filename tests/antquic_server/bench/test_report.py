@@ -27,7 +27,7 @@ def test_table_keeps_full_precision_for_programs() -> None:
 
 
 def test_figures_are_the_numbers_under_columns() -> None:
-    """A row is named by its other cells, whatever their type; what is missing, no number or infinite is no figure."""
+    """A row is named by its other cells, numbers with their column; what is missing, no number or infinite is no figure."""
     latency, ratio = Column(name="us", unit="us", better="lower"), Column(name="x stock", unit="x", better="higher")
     table = Table(
         title="t",
@@ -38,7 +38,7 @@ def test_figures_are_the_numbers_under_columns() -> None:
 
     first, second = Report(tables=[table], notes=[]).figures()
 
-    assert (first.table, first.row, first.column, first.value) == ("t", "node, 1,200", latency, 7.0)
+    assert (first.table, first.row, first.column, first.value) == ("t", "node, size 1,200", latency, 7.0)
     assert (second.column, second.value) == (ratio, 1.5)
     assert (first.drawn, second.drawn) == (True, False)
     assert (latency.ratio, ratio.ratio) == (False, True)

@@ -36,6 +36,7 @@ def content() -> dict[str, Any]:
         complete=True,
         machine={"cpu": "z80"},
         versions={"aioquic": "1.7.2"},
+        load_average={"before": [0.5, 0.4, 0.3], "after": []},
     )
 
 
@@ -155,7 +156,7 @@ def test_damaged_figure_is_refused(tmp_path: Path, key: str, value: object) -> N
         load(path)
 
 
-@pytest.mark.parametrize("key", ["created", "machine", "versions", "benchmarks"])
+@pytest.mark.parametrize("key", ["created", "machine", "versions", "load_average", "benchmarks"])
 @pytest.mark.parametrize("value", [None, 7, [1]], ids=str)
 def test_damaged_head_is_refused(tmp_path: Path, key: str, value: object) -> None:
     """Members of the top level of another kind."""
