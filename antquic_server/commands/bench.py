@@ -13,6 +13,8 @@ SUMMARY = "run benchmarks; without a name, list them"
 
 COMPARE = "compare"
 MAX_REPEAT = 1000
+_OF_RUNS = ("quick", "options", "save", "chart", "profile")
+"""Options that mean nothing where benchmarks are only listed."""
 
 EXAMPLES = """\
 examples:
@@ -77,6 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError(f"bench: --{option.replace('_', '-')} goes with 'bench compare OLD NEW' only")
     options = _parse_options(arguments.options)
     repeat = _parse_repeat(arguments.repeat)
+    asked = [name for name in _OF_RUNS if getattr(arguments, name)]
+    if asked and not arguments.names:
+        raise UsageError(f"bench: --{asked[0].removesuffix('s')} needs the name of a benchmark, or 'all'")
 
     # Imported only now because benchmarks bring every provider and client along.
     from antquic_server.bench import campaign

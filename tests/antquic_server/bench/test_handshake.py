@@ -38,7 +38,7 @@ def test_rows_have_plausible_sizes_and_ratios() -> None:
 
 @pytest.mark.end_to_end
 def test_whole_run_has_every_table_for_every_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes, primitives, real sockets and latency, with the classical handshake as the unit. Two of all, to be short."""
+    """Bytes, primitives, real sockets and latency, classical being the unit. Two handshakes of all, to be short."""
     monkeypatch.setattr(handshake, "variants", lambda _: [VARIANTS[0], VARIANTS[-1]])
     report = handshake.run({"rounds": "1", "live_s": "1", "rtt_ms": "0,10", "dials": "1"})
 

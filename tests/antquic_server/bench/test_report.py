@@ -27,7 +27,7 @@ def test_table_keeps_full_precision_for_programs() -> None:
 
 
 def test_figures_are_the_numbers_under_columns() -> None:
-    """A row is named by its other cells, numbers with their column; what is missing, no number or infinite is no figure."""
+    """A row is named by its other cells, numbers with their column; what is missing, text or infinite is none."""
     latency, ratio = Column(name="us", unit="us", better="lower"), Column(name="x stock", unit="x", better="higher")
     table = Table(
         title="t",
