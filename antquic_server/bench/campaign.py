@@ -2,12 +2,15 @@
 
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
+from typing import Final
 
 from antquic_server.bench import charts
 from antquic_server.bench.benchmark import Benchmark, chosen_options
@@ -16,7 +19,7 @@ from antquic_server.bench.own import load_benchmarks, where
 from antquic_server.bench.profiler import Profiler, profiling
 from antquic_server.bench.progress import Campaign, Task, duration, running_campaign
 from antquic_server.bench.registry import BENCHMARKS
-from antquic_server.bench.report import Report, Table
+from antquic_server.bench.report import Report, Table, terminal_columns
 from antquic_server.bench.saved import Outcome, document, save
 from antquic_server.bench.spread import collect, combined, spread_table
 from antquic_server.errors import AntQuicError, BenchmarkError, UsageError
@@ -25,6 +28,11 @@ __all__ = ["Request", "run"]
 
 ALL = "all"
 """In the place of a name: every benchmark there is."""
+
+_WIDE_COLUMNS: Final = 150
+_LIST_WIDTHS: Final = (12, 24, 20, 6, 12)
+_OPTION_WIDTHS: Final = (12, 66)
+"""What fits 80 columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,13 +233,22 @@ def _list(available: Mapping[str, Benchmark], *, as_json: bool) -> None:
     options = Table(title="options, with their defaults (--option KEY=VALUE)", columns=("name", "options"))
     for name, item in sorted(available.items()):
         about = duration(item.about_s) if item.about_s else "-"
-        table.rows.append((name, item.summary, item.ratio or "-", about, item.needs))
-        options.rows.append((name, " ".join(f"{key}={value}" for key, value in item.options.items()) or "-"))
+        defaults = " ".join(f"{key}={value}" for key, value in item.options.items()) or "-"
+        table.rows += _wrapped((name, item.summary, item.ratio or "-", about, item.needs), _LIST_WIDTHS)
+        options.rows += _wrapped((name, defaults), _OPTION_WIDTHS)
     notes = [
         "antquic-server bench all runs every one of them, antquic-server bench NAME some.",
         "antquic-server bench --help shows how to repeat, save, compare, draw, profile and bring your own.",
     ]
     print(Report(tables=[table, options], notes=notes).as_text(), end="")
+
+
+def _wrapped(cells: Sequence[str], widths: Sequence[int]) -> list[tuple[str, ...]]:
+    """Return the row, in several lines if the terminal is too narrow for any of these lists."""
+    if terminal_columns() >= _WIDE_COLUMNS:
+        return [tuple(cells)]
+    columns = [textwrap.wrap(cell, width, break_long_words=False) for cell, width in zip(cells, widths, strict=True)]
+    return list(zip_longest(*columns, fillvalue=""))
 
 
 def _plain(benchmark: Benchmark) -> dict[str, object]:

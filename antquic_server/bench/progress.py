@@ -13,6 +13,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, TextIO
 
+from antquic_server.bench.report import terminal_columns
+
 __all__ = ["Campaign", "Progress", "Task", "running_campaign"]
 
 LINE_INTERVAL_S: Final = 10.0
@@ -91,7 +93,8 @@ class Campaign:
     def _say(self, line: str, *, always: bool = False) -> None:
         now_s = time.monotonic()
         if self._live:
-            self._stream.write(f"\r\x1b[K{line}")
+            # Cut: what goes on into a second line cannot be removed again.
+            self._stream.write(f"\r\x1b[K{line[: terminal_columns() - 1]}")
         elif always or now_s - self._said_s >= LINE_INTERVAL_S:
             self._said_s = now_s
             self._stream.write(f"bench: {line}\n")

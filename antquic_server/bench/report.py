@@ -1,6 +1,7 @@
 """Tables of figures, for people and for programs."""
 
 import math
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Final, Literal
 
 from antquic_server.errors import UsageError
 
-__all__ = ["Cell", "Column", "Figure", "Report", "Table", "bar", "listed", "whole", "whole_list"]
+__all__ = ["Cell", "Column", "Figure", "Report", "Table", "bar", "listed", "terminal_columns", "whole", "whole_list"]
 
 Cell = str | float | int | None
 
@@ -16,6 +17,9 @@ Better = Literal["higher", "lower"]
 
 BAR_CHARACTERS: Final = 20
 """Length of the longest bar beside a table."""
+
+_MIN_BAR_CHARACTERS: Final = 5
+_ENDLESS_COLUMNS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +106,8 @@ class Table:
         cells = [[_text(cell) for cell in row] for row in self.rows]
         widths = [max(len(row[i]) for row in [names, *cells]) for i in range(len(names))]
         numeric = [any(isinstance(row[i], int | float) for row in self.rows) for i in range(len(names))]
-        bars = self._bars()
+        # Bars that a narrow terminal would break into the next line are shorter, or not there.
+        bars = self._bars(min(BAR_CHARACTERS, terminal_columns() - sum(widths) - 2 * len(widths)))
         lines = [
             self.title,
             "  ".join(_pad(name, w, n) for name, w, n in zip(names, widths, numeric, strict=True)),
@@ -118,12 +123,12 @@ class Table:
         """Return one dictionary per row."""
         return [dict(zip(self.names, row, strict=True)) for row in self.rows]
 
-    def _bars(self) -> list[str]:
-        if self.chart is None:
+    def _bars(self, characters: int) -> list[str]:
+        if self.chart is None or characters < _MIN_BAR_CHARACTERS:
             return [""] * len(self.rows)
         at = self.names.index(self.chart)
         values = [float(cell) if isinstance(cell := row[at], int | float) else 0.0 for row in self.rows]
-        return [bar(value, max(values, default=0.0)) for value in values]
+        return [bar(value, max(values, default=0.0), characters) for value in values]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -142,6 +147,11 @@ class Report:
         parts = [table.as_text() for table in self.tables]
         parts.append("\n".join(f"- {note}" for note in self.notes))
         return "\n\n".join(parts) + "\n"
+
+
+def terminal_columns() -> int:
+    """Return how wide the terminal is, as wide as anything where output goes elsewhere."""
+    return shutil.get_terminal_size((_ENDLESS_COLUMNS, 24)).columns
 
 
 def bar(value: float, longest: float, characters: int = BAR_CHARACTERS) -> str:

@@ -50,8 +50,11 @@ def replaced(monkeypatch: pytest.MonkeyPatch, name: str, fake: Fake) -> None:
     monkeypatch.setitem(vars(campaign)["BENCHMARKS"], name, fake.benchmark())
 
 
-def test_list_is_a_table_of_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_is_a_table_of_every_benchmark(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """With what it measures, its ratio, how long it takes, what it needs, and its options."""
+    monkeypatch.setenv("COLUMNS", "200")
     assert run(Request()) == 0
 
     shown = capsys.readouterr().out
@@ -61,6 +64,21 @@ def test_list_is_a_table_of_every_benchmark(capsys: pytest.CaptureFixture[str]) 
         assert benchmark.needs in line
         for key, value in benchmark.options.items():
             assert f"{key}={value}" in shown
+
+
+def test_list_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is lost: every word and every option is still there."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    run(Request())
+
+    table, _, notes = capsys.readouterr().out.partition("\n- ")
+    assert notes
+    assert max(map(len, table.splitlines())) <= 80
+    words = table.split()
+    for benchmark in BENCHMARKS.values():
+        assert set(f"{benchmark.summary} {benchmark.ratio} {benchmark.needs}".split()) <= set(words)
+        assert {f"{key}={value}" for key, value in benchmark.options.items()} <= set(words)
 
 
 def test_list_for_programs(fakes: dict[str, Fake], capsys: pytest.CaptureFixture[str]) -> None:

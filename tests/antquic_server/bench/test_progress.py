@@ -43,8 +43,9 @@ def test_progress_is_silent_without_a_campaign(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == ""
 
 
-def test_terminal_has_one_live_line(clock: Clock) -> None:
+def test_terminal_has_one_live_line(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run, step and time left, each over the last; nothing is left of it afterwards."""
+    monkeypatch.setenv("COLUMNS", "100")
     terminal = Terminal()
     tasks = [Task(name="a", expected_s=10), Task(name="b", expected_s=60)]
     with running_campaign(Campaign(tasks, terminal)) as campaign:
@@ -64,6 +65,17 @@ def test_terminal_has_one_live_line(clock: Clock) -> None:
     assert "[2/2] b, about 60 s left" in lines
     assert terminal.getvalue().endswith("\r\x1b[K")
     assert "\n" not in terminal.getvalue()
+
+
+def test_live_line_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that goes on into the next line could not be removed."""
+    monkeypatch.setenv("COLUMNS", "20")
+    terminal = Terminal()
+    campaign = Campaign([Task(name="a benchmark with a long name", expected_s=5)], terminal)
+    with campaign.task():
+        pass
+
+    assert terminal.getvalue().split("\r\x1b[K")[1] == "a benchmark with a "
 
 
 def test_elsewhere_there_is_a_line_now_and_then(clock: Clock) -> None:

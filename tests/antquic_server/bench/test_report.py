@@ -47,9 +47,20 @@ def test_figures_are_the_numbers_under_columns() -> None:
 def test_charted_figure_has_bars_beside_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest has the longest; what is missing has none."""
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+    monkeypatch.setenv("COLUMNS", "80")
     table = Table(title="t", columns=("name", Column(name="x")), rows=[("a", 2.0), ("b", 1.0), ("c", None)], chart="x")
 
     assert table.as_text().splitlines()[3:] == ["a     2.00  " + "█" * 20, "b     1.00  " + "█" * 10, "c        -"]
+
+
+@pytest.mark.parametrize(("columns", "longest"), [(24, 11), (18, 5), (17, 0)])
+def test_bars_keep_to_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: int, longest: int) -> None:
+    """The table is 13 characters wide; where nothing sensible fits beside it there are none."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    table = Table(title="t", columns=("name", Column(name="x")), rows=[("abcde", 2.0)], chart="x")
+
+    assert table.as_text().splitlines()[3].count("█") == longest
 
 
 @pytest.mark.parametrize(
