@@ -30,7 +30,7 @@ ALL = "all"
 """In the place of a name: every benchmark there is."""
 
 _WIDE_COLUMNS: Final = 150
-_LIST_WIDTHS: Final = (12, 24, 20, 6, 12)
+_LIST_WIDTHS: Final = (12, 23, 20, 6, 12)
 _OPTION_WIDTHS: Final = (12, 66)
 """What fits 80 columns."""
 
