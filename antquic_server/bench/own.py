@@ -52,10 +52,9 @@ def where(error: BaseException, path: Path | None = None) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if path is not None and Path(frame.filename) == path]
     place = ""
-    if own or frames:
+    # A syntax error names its own line; the frames are those of whoever tried to read it.
+    if frames and not isinstance(error, SyntaxError):
         frame = (own or frames)[-1]
         place = f" ({Path(frame.filename).name}:{frame.lineno})"
-    elif isinstance(error, SyntaxError):
-        place = f" (line {error.lineno})"
     text = " ".join(str(error).split())
     return f"{type(error).__name__}{': ' + text if text else ''}{place}"

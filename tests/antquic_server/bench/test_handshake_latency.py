@@ -7,17 +7,17 @@ from antquic_server.bench.variants import variants
 
 
 def test_table_has_round_trips_and_ratios_at_each_time() -> None:
-    """Medians in milliseconds, half the range, and the first handshake as the unit; without delay no round trips."""
+    """Median, half the range and least in ms, the first handshake as the unit; without delay no round trips."""
     results = {
         "classical": [Latency(rtt_s=0.0, times_s=[0.004]), Latency(rtt_s=0.1, times_s=[0.1, 0.11, 0.12])],
         "pure": [Latency(rtt_s=0.0, times_s=[0.006]), Latency(rtt_s=0.1, times_s=[0.22])],
     }
 
     assert [list(row.values()) for row in latency_table(results).as_plain()] == [
-        ["classical", 0, 4.0, 0.0, None, 1.0],
-        ["classical", 100, 110.0, pytest.approx(10.0), pytest.approx(1.1), 1.0],
-        ["pure", 0, 6.0, 0.0, None, 1.5],
-        ["pure", 100, 220.0, 0.0, pytest.approx(2.2), 2.0],
+        ["classical", 0, 4.0, 0.0, 4.0, None, 1.0],
+        ["classical", 100, 110.0, pytest.approx(10.0), 100.0, pytest.approx(1.0), 1.0],
+        ["pure", 0, 6.0, 0.0, 6.0, None, 1.5],
+        ["pure", 100, 220.0, 0.0, 220.0, pytest.approx(2.2), 2.0],
     ]
 
 

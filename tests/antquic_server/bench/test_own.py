@@ -34,7 +34,7 @@ def test_file_brings_its_benchmarks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("def run(:", "SyntaxError"),
+        ("def run(:", r"SyntaxError: .* \(own\.py, line 1\)$"),
         ("1 / 0", r"ZeroDivisionError: division by zero \(own\.py:1\)"),
         ("\nimport nothing_of_that_name", r"No module named 'nothing_of_that_name' \(own\.py:2\)"),
         ("", "expected BENCHMARKS, a dictionary"),
