@@ -1,7 +1,6 @@
 """Charts of runs and comparisons, as SVG; drawn by matplotlib, which is asked for only here."""
 
 import importlib
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +24,6 @@ _COLOURS: Final = ("#0072b2", "#e69f00")
 _WIDTH_INCHES: Final = 9.0
 _ROW_INCHES: Final = 0.3
 _PANEL_INCHES: Final = 1.1
-_TITLE_CHARACTERS: Final = 58
-"""What fits over the bars, beside the longest labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +96,11 @@ def draw(path: Path, panels: Sequence[Panel], legend: Sequence[str]) -> None:
         figure = importlib.import_module("matplotlib.figure").Figure(
             figsize=(_WIDTH_INCHES, sum(heights)), layout="constrained", facecolor="white"
         )
-        grid = figure.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
-        for axes, panel in zip(grid[:, 0], panels, strict=True):
-            _draw_panel(axes, panel, legend)
+        # Figures of their own, so that a title begins at the edge and not where long labels end.
+        parts = figure.subfigures(len(panels), 1, squeeze=False, height_ratios=heights)
+        for part, panel in zip(parts[:, 0], panels, strict=True):
+            part.suptitle(panel.title, x=0.01, horizontalalignment="left", fontsize=10, fontweight="bold")
+            _draw_panel(part.subplots(), panel, legend)
         try:
             figure.savefig(path, format="svg", metadata={"Date": None})
         except OSError as error:
@@ -151,7 +150,6 @@ def _draw_panel(axes: "Axes", panel: Panel, legend: Sequence[str]) -> None:
     axes.invert_yaxis()
     axes.margins(x=0.3 if runs > 1 else 0.15)
     axes.set_xlabel(panel.figure)
-    axes.set_title(textwrap.fill(panel.title, _TITLE_CHARACTERS), loc="left", fontsize=10, fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
     if runs > 1:
         axes.legend(fontsize=8, frameon=False)
