@@ -220,8 +220,10 @@ def _tell_profiles(profiler: Profiler | None, errors: dict[str, AntQuicError]) -
 def _raise(errors: Mapping[str, AntQuicError], count: int) -> None:
     if not errors:
         return
-    if count == 1:
-        raise next(iter(errors.values()))
+    # A wrong option is a wrong command line, however many benchmarks it was for.
+    first = next((error for error in errors.values() if isinstance(error, UsageError)), None)
+    if first is not None or count == 1:
+        raise first or next(iter(errors.values()))
     raise BenchmarkError(f"bench: {len(errors)} of {count} failed: {', '.join(errors)}")
 
 

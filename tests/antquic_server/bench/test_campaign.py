@@ -191,6 +191,16 @@ def test_failure_of_the_only_one_keeps_its_exit_code(fakes: dict[str, Fake], mon
         run(Request(names=["one"]))
 
 
+def test_wrong_option_is_a_usage_error_also_among_several(
+    fakes: dict[str, Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command line is wrong, whichever benchmark finds out."""
+    replaced(monkeypatch, "two", Fake({1: UsageError("bench: a = 'x': expected a whole number, 1 or more")}))
+
+    with pytest.raises(UsageError, match="a = 'x': expected a whole number"):
+        run(Request(names=["all"], options={"a": "x"}))
+
+
 def test_bug_of_a_benchmark_is_one_line_with_its_place(fakes: dict[str, Fake], monkeypatch: pytest.MonkeyPatch) -> None:
     """Also that it returns something else."""
     replaced(monkeypatch, "one", Fake({1: ZeroDivisionError("by zero")}))
