@@ -1,11 +1,12 @@
 """``antquic-server bench NAME…``: run benchmarks, one or several times each, and hand out what they found."""
 
 import json
+import signal
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -77,7 +78,8 @@ def run(request: Request) -> int:
     }
     errors: dict[str, AntQuicError] = {}
     try:
-        _measure(chosen, request, outcomes, errors, profiler)
+        with _terminated_like_interrupted():
+            _measure(chosen, request, outcomes, errors, profiler)
     except (KeyboardInterrupt, BrokenPipeError):
         # What has taken minutes is not thrown away because the rest is not wanted any more, or not read (bench | head).
         with suppress(BenchmarkError, BrokenPipeError):
@@ -87,6 +89,16 @@ def run(request: Request) -> int:
     _tell_profiles(profiler, errors)
     _raise(errors, len(chosen))
     return 0
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Have SIGTERM do what Ctrl-C does: the servers that are measured are ours to end, and results ours to save."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

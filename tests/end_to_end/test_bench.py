@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from antquic_server.bench.profiler import find_py_spy
 from support.node import node_environment
 from support.require import require
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.end_to_end
 
@@ -64,6 +66,36 @@ def test_a_figure_that_became_worse_fails_a_script(tmp_path: Path) -> None:
     assert "worse" in worse.stdout
     assert "better" in better.stdout
     assert worse.stderr == better.stderr == ""
+
+
+def test_terminated_run_saves_what_it_has_and_ends_its_servers(tmp_path: Path) -> None:
+    """SIGTERM does what Ctrl-C does: exit code 130, the finished benchmark in the file, no node left behind."""
+    command = [sys.executable, "-m", "antquic_server", "bench", "pool", "reuse", "--quick", "--save", "run.json"]
+    process = subprocess.Popen(
+        [*command, "--option", "requests=100000"],
+        cwd=tmp_path,
+        env=node_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    servers: list[psutil.Process] = []
+
+    def measuring() -> bool:
+        servers[:] = psutil.Process(process.pid).children(recursive=True)
+        return len(servers) >= 2  # supervisor and worker
+
+    try:
+        wait_until(measuring, timeout_s=60, what="node")
+        process.terminate()
+        assert process.wait(30) == 130
+        _, alive = psutil.wait_procs(servers, timeout=30)
+        assert alive == []
+    finally:
+        process.kill()
+        process.wait()
+    saved = json.loads((tmp_path / "run.json").read_text())
+    assert saved["complete"] is False
+    assert [len(item["repetitions"]) for item in saved["benchmarks"].values()] == [1, 0]
 
 
 def test_foreign_file_is_refused_in_one_line(tmp_path: Path) -> None:
