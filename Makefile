@@ -42,11 +42,8 @@ fmt: $(VENV)/.installed-test ## format and sort imports
 docs: $(VENV)/.installed ## renew what in docs/ is made from the code
 	$(BIN)/antquic-server config reference --write docs/configuration.md
 
-bench: $(VENV)/.installed-test ## measure handshakes and throughput; ARGS are passed on
-	$(BIN)/antquic-server bench handshake $(ARGS)
-	$(BIN)/antquic-server bench datagram $(ARGS)
-	$(BIN)/antquic-server bench mtu $(ARGS)
-	$(BIN)/antquic-server bench relay $(ARGS)
+bench: $(VENV)/.installed-test ## run every benchmark, or what ARGS say (make bench ARGS="all --quick")
+	$(BIN)/antquic-server bench $(if $(strip $(ARGS)),$(ARGS),all)
 
 peers: ## build real ant-quic peers for the tests (needs cargo and cmake; minutes)
 	@scripts/build-peers.sh

@@ -27,6 +27,7 @@ The tree of errors this project raises.
     ├── PeerError                  the peer library cannot do what it was asked
     │   ├── PeerUnreachableError   no connection to a peer came about: reason, detail
     │   └── PeerClosedError        a connection to a peer has ended: code, reason
+    ├── BenchmarkError             a benchmark failed, or its result cannot be written or drawn
     ├── NoPortError                no port for a relay session
     ├── ChannelClosedError         the other end of an IPC channel is gone
     ├── CannotTellError            a fact about this machine cannot be read
@@ -41,6 +42,7 @@ __all__ = [
     "AddressDecodeError",
     "AdminUnreachableError",
     "AntQuicError",
+    "BenchmarkError",
     "CannotBootError",
     "CannotTellError",
     "CertificateError",
@@ -221,6 +223,10 @@ class PeerClosedError(PeerError):
 
     def __str__(self) -> str:
         return f"the connection has ended: {self.reason or 'no reason given'} (code {self.code:#x})"
+
+
+class BenchmarkError(AntQuicError):
+    """A benchmark failed, or its result cannot be written or drawn."""
 
 
 class NoPortError(AntQuicError):
