@@ -1,7 +1,6 @@
 """Two bare Debian systems on a network of their own, and what is deployed to them; all tests here share them."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,15 +10,17 @@ import pytest
 from support.deployment import (
     MIRROR,
     WHEELS,
+    Deployed,
     Playbooks,
     build_wheel,
     debian_image,
+    files_of,
     liboqs_archive,
     prepare_root,
     tools_missing,
     wheelhouse,
 )
-from support.nspawn import Machine, Network, booted, network
+from support.nspawn import Network, booted, network
 from support.require import require
 
 
@@ -55,23 +56,46 @@ def net(_containers_are_possible: None) -> Iterator[Network]:
 
 @pytest.fixture(scope="session")
 def playbooks(net: Network, wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Playbooks:
-    """The playbooks, which install the first version unless told otherwise."""
+    """
+    The playbooks, which install the first version unless told otherwise.
+
+    ``alpha`` is a node with little said about it; for ``beta`` everything is otherwise.
+    """
     directory = tmp_path_factory.mktemp("ansible")
-    variables: dict[str, object] = {
-        "antquic_server_source": str(wheels["first"]),
-        "antquic_server_settings": {"endpoint": {"workers": 2}, "relay": {"port_range": [50000, 50100]}},
+    alpha: dict[str, object] = {
+        "antquic_server_settings": {"endpoint": {"workers": 2}, "relay": {"port_range": [50000, 50100]}}
     }
     archive = liboqs_archive(directory)
     if archive is not None:
-        variables["antquic_server_liboqs_archive"] = str(archive)
-    return Playbooks(directory, net, variables)
+        alpha["antquic_server_liboqs_archive"] = str(archive)
+    beta = {
+        "antquic_server_settings": {
+            "endpoint": {"workers": 1, "listen": ["0.0.0.0:443"]},
+            "admin": {"listen": "0.0.0.0:9443", "allow_remote": True},
+            "relay": {"enabled": False},
+            "log": {"level": "debug", "modules": {"net.udp": "error"}},
+        },
+        "antquic_server_user": "quic",
+        "antquic_server_group": "quic",
+        "antquic_server_firewall_policy": "drop",
+        "antquic_server_firewall_admin_sources": [f"{net.host}/32"],
+        "antquic_server_journal_max_use": "",
+        "antquic_server_log_file": "node.log",
+        "antquic_server_prometheus_directory": "/srv",
+        "antquic_server_prometheus_labels": {"site": "lab"},
+    }
+    variables = {"antquic_server_source": str(wheels["first"])}
+    return Playbooks(directory, net, variables, {"alpha": alpha, "beta": beta})
 
 
 @pytest.fixture(scope="session")
-def machines(net: Network, playbooks: Playbooks) -> Iterator[list[Machine]]:
-    """Two bare systems, booted."""
+def deployed(playbooks: Playbooks, net: Network, wheels: dict[str, Path]) -> Iterator[Deployed]:
+    """Boot two bare systems, look at all their files, and deploy; the tests here share what comes of it."""
     image, mirror = debian_image()
     binds = {MIRROR: mirror, WHEELS: wheelhouse()}
     prepare = partial(prepare_root, public_key=playbooks.public_key)
     with booted(net, image, ["alpha", "beta"], binds=binds, prepare=prepare) as machines:
-        yield machines
+        pristine = [files_of(machine.root) for machine in machines]
+        recap = playbooks.run("site.yml", machines)
+        assert recap.exit_code == 0, recap.output[-5000:]
+        yield Deployed(machines=machines, recap=recap, playbooks=playbooks, wheels=wheels, pristine=pristine)

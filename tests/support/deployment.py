@@ -1,4 +1,4 @@
-"""What a deployment needs where there is no Internet: a Debian image with a package mirror, wheels, and Ansible itself."""
+"""What a deployment needs where there is no Internet: a Debian image, a mirror of packages, wheels, and Ansible."""
 
 import contextlib
 import fcntl
@@ -7,6 +7,8 @@ import json
 import os
 import re
 import shutil
+import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,8 +18,20 @@ from typing import Any
 
 from support.node import REPOSITORY
 from support.nspawn import Machine, Network
+from support.veth import in_namespace
 
-__all__ = ["Playbooks", "Recap", "build_wheel", "debian_image", "liboqs_archive", "prepare_root", "tools_missing", "wheelhouse"]
+__all__ = [
+    "Deployed",
+    "Playbooks",
+    "Recap",
+    "build_wheel",
+    "debian_image",
+    "files_of",
+    "liboqs_archive",
+    "prepare_root",
+    "tools_missing",
+    "wheelhouse",
+]
 
 DEPLOY = REPOSITORY / "deploy"
 SUITE = "bookworm"
@@ -30,6 +44,13 @@ MIRRORED = ("python3-venv", "python3-apt", "nftables", "logrotate")
 MIRROR = "/srv/mirror"
 WHEELS = "/srv/wheels"
 """Where machines see the two."""
+
+OWN_BUSINESS = re.compile(
+    r"/(dev|proc|sys|run|tmp|var/(cache|log|tmp|lib/(apt|dpkg|systemd|private|ucf|logrotate))"
+    r"|root/\.ansible|etc/(machine-id|(passwd|shadow|group|gshadow|subuid|subgid)-|\.pwd\.lock|ld\.so\.cache))(/|$)"
+    r"|.*/__pycache__(/|$)"
+)
+"""Caches, logs, lists and stamps that the system and its package manager keep for themselves."""
 
 NEEDED = ("systemd-nspawn", "mmdebstrap", "dpkg-scanpackages", "ssh-keygen", "ssh", "nsenter", "ip")
 PLAYBOOK_TIMEOUT_S = 400.0
@@ -109,6 +130,32 @@ def liboqs_archive(directory: Path) -> Path | None:
     return archive
 
 
+def files_of(root: Path) -> dict[str, str]:
+    """
+    Return what a system's file system holds: path → kind, mode, owner and digest.
+
+    What any system writes by itself (``OWN_BUSINESS``), is left out.
+    """
+    found = {}
+    for directory, directories, files in os.walk(root):
+        here = "/" + str(Path(directory).relative_to(root)).removeprefix(".")
+        kept = [name for name in directories if not OWN_BUSINESS.match(f"{here}/{name}/".replace("//", "/"))]
+        directories[:] = [name for name in kept if not (Path(directory) / name).is_symlink()]
+        for name in [*files, *kept]:
+            path, shown = Path(directory) / name, f"{here}/{name}".replace("//", "/")
+            if not OWN_BUSINESS.match(shown):
+                found[shown] = _describe(path)
+    return found
+
+
+def _describe(path: Path) -> str:
+    facts = path.lstat()
+    what = f"{stat.filemode(facts.st_mode)} {facts.st_uid}:{facts.st_gid}"
+    if path.is_symlink():
+        return f"{what} -> {path.readlink()}"
+    return f"{what} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" if path.is_file() else what
+
+
 def prepare_root(root: Path, public_key: str) -> None:
     """Let the holder of a key in, as a provider does; give the system the mirror and a bus name of its own."""
     keys = root / "root/.ssh"
@@ -139,10 +186,17 @@ class Recap:
 class Playbooks:
     """Runs the playbooks of ``deploy/`` over SSH from the network's own namespace, against ``machines``."""
 
-    def __init__(self, directory: Path, net: Network, variables: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        net: Network,
+        variables: Mapping[str, object],
+        host_variables: Mapping[str, Mapping[str, object]],
+    ) -> None:
         self.identities = directory / "identities"
+        self._host_variables = host_variables
         self._directory = directory
-        self._network = net
+        self.network = net
         self._variables = dict(variables)
         self._key = directory / "key"
         _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self._key)])
@@ -168,7 +222,7 @@ class Playbooks:
         }
         command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(inventory), *arguments]
         done = subprocess.run(
-            self._network.inside([*command, str(DEPLOY / playbook)]),
+            self.network.inside([*command, str(DEPLOY / playbook)]),
             cwd=DEPLOY,
             env=environment,
             capture_output=True,
@@ -181,7 +235,10 @@ class Playbooks:
         return Recap(exit_code=done.returncode, stats=_recap(output), output=output)
 
     def _inventory(self, machines: Sequence[Machine], variables: Mapping[str, object]) -> Path:
-        hosts = {machine.name: {"ansible_host": machine.host} for machine in machines}
+        hosts = {
+            machine.name: {"ansible_host": machine.host, **self._host_variables.get(machine.name, {})}
+            for machine in machines
+        }
         own = {
             "ansible_user": "root",
             "ansible_ssh_private_key_file": str(self._key),
@@ -192,6 +249,57 @@ class Playbooks:
         path = self._directory / "hosts.json"
         path.write_text(json.dumps(document))
         return path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployed:
+    """Two machines with a running node each, and how they came to it."""
+
+    machines: list[Machine]
+    recap: Recap
+    playbooks: Playbooks
+    wheels: dict[str, Path]
+    pristine: list[dict[str, str]]
+
+    @property
+    def alpha(self) -> Machine:
+        """The node with the defaults."""
+        return self.machines[0]
+
+    @property
+    def beta(self) -> Machine:
+        """The node with everything otherwise."""
+        return self.machines[1]
+
+    def peer(self, command: Sequence[str], environment: Mapping[str, str]) -> str:
+        """Run a command on the network, outside of the machines, and return what it writes."""
+        done = subprocess.run(
+            self.playbooks.network.inside(command),
+            env=dict(environment),
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def opens(self, machine: Machine, port: int) -> bool:
+        """Whether a TCP connection to a machine's port comes about from the network."""
+
+        def attempt() -> bool:
+            try:
+                socket.create_connection((machine.host, port), timeout=2.0).close()
+            except OSError:
+                return False
+            return True
+
+        return in_namespace(self.playbooks.network.namespace, attempt)
+
+    def rules(self, machine: Machine) -> str:
+        """Return a machine's nftables rules, seen with our own program."""
+        return in_namespace(machine.namespace, lambda: _run(["nft", "list", "ruleset"]))
 
 
 def _recap(output: str) -> dict[str, dict[str, int]]:

@@ -60,7 +60,7 @@ class Machine:
     """
     One system with an init of its own, at ``host`` (IPv4) of the network.
 
-    ``root`` is its file system: ``image`` below, what it writes above, so that machines share an image that stays as it is.
+    ``root`` is its file system: ``image`` below, what it writes above, so that machines share an image.
     ``binds`` are directories of this machine it may read: there → here.
     """
 
@@ -112,7 +112,11 @@ class Machine:
     def boot(self) -> None:
         """Start its init and wait until everything it starts has started."""
         command = ["systemd-nspawn", "--quiet", f"--directory={self.root}", f"--machine={self.name}", "--register=no"]
-        command += ["--keep-unit", f"--network-namespace-path={RUN_NETNS / self.namespace}", "--capability=CAP_NET_ADMIN"]
+        command += [
+            "--keep-unit",
+            f"--network-namespace-path={RUN_NETNS / self.namespace}",
+            "--capability=CAP_NET_ADMIN",
+        ]
         command += ["--kill-signal=SIGRTMIN+3", "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--boot"]
         command += [f"--bind-ro={here}:{there}" for there, here in self.binds.items()] + ["--console=pipe"]
         with (self.directory / "console").open("ab") as console:
@@ -127,7 +131,10 @@ class Machine:
             return False
         self._leader = int(children[0])
         state = self.run("systemctl", "is-system-running", check=False).stdout.strip()
-        return state in ("running", "degraded") and self.run("systemctl", "is-active", SSH_UNIT, check=False).returncode == 0
+        return (
+            state in ("running", "degraded")
+            and self.run("systemctl", "is-active", SSH_UNIT, check=False).returncode == 0
+        )
 
     def shut_down(self) -> None:
         """End it in order; by force if it takes too long."""
@@ -151,13 +158,17 @@ class Machine:
         self._process.wait(STOP_TIMEOUT_S)
         self._process = None
 
-    def run(self, *command: str, check: bool = True, timeout_s: float = COMMAND_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, check: bool = True, timeout_s: float = COMMAND_TIMEOUT_S
+    ) -> subprocess.CompletedProcess[str]:
         """Run one command as its root; AssertionError with everything it said if it fails and ``check``."""
         # env -i: this machine's environment (a virtual environment, a locale) is not the machine's.
         there = ["nsenter", f"--target={self._leader}", "--all", "--", "env", "-i", "HOME=/root", "LC_ALL=C.UTF-8"]
         there.append("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         done = subprocess.run([*there, *command], capture_output=True, text=True, timeout=timeout_s, check=False)
-        assert not check or done.returncode == 0, f"{self.name}: {command}: {done.returncode}\n{done.stdout}{done.stderr}"
+        assert not check or done.returncode == 0, (
+            f"{self.name}: {command}: {done.returncode}\n{done.stdout}{done.stderr}"
+        )
         return done
 
     def output(self, *command: str) -> str:
@@ -169,7 +180,7 @@ class Machine:
 def booted(
     net: Network, image: Path, names: Sequence[str], *, binds: Mapping[str, Path], prepare: Callable[[Path], None]
 ) -> Iterator[list[Machine]]:
-    """Boot a machine for each name; ``prepare`` changes their file systems before. All is gone at the end of the block."""
+    """Boot a machine for each name; ``prepare`` changes its file system before. All is gone at the end of the block."""
     with contextlib.ExitStack() as stack:
         machines = []
         for number, name in enumerate(names):
