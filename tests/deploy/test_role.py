@@ -1,4 +1,4 @@
-"""The role without a host: what its templates make of its variables, what linters say, what the documentation promises."""
+"""The role without a host: what its templates make of its variables, what linters say, what the page promises."""
 
 import json
 import os
@@ -24,23 +24,29 @@ DOCUMENTATION = (REPOSITORY / "docs" / "deployment.md").read_text()
 DEFAULTS: dict[str, Any] = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
 UNIT = DEPLOY / "systemd" / "antquic-server.service"
 
+LINT_TIMEOUT_S = 300.0
 KEY = "/var/lib/antquic-server/node.pem"
 ALL_KEYS = to_plain(Settings()) | {"identity": {"file": KEY}}
 """Every key of the configuration, spelled out."""
 
 CHANGED: dict[str, dict[str, object]] = {
-    "endpoint": {"listen": ["203.0.113.1:443", "[2001:db8::1]:443"], "workers": 3, "idle_timeout_s": 40, "alpn": ["h\"\\3"]},
+    "endpoint": {
+        "listen": ["203.0.113.1:443", "[2001:db8::1]:443"],
+        "workers": 3,
+        "idle_timeout_s": 40,
+        "alpn": ['h"\\3'],
+    },
     "pqc": {"mode": "any", "handshake_timeout_multiplier": 1.5},
     "relay": {"enabled": False, "port_range": [50000, 50100], "max_bytes": 10**15, "denied_targets": ["192.0.2.0/24"]},
     "log": {"format": "console", "modules": {"net.udp": "error", "supervisor": "debug"}},
     "admin": {"listen": "[::]:9443", "allow_remote": True},
-    "tls": {"certificate": "/etc/schlüssel \"a\"\\b.pem", "private_key": "/etc/k.pem"},
+    "tls": {"certificate": '/etc/schlüssel "a"\\b.pem', "private_key": "/etc/k.pem"},
 }
 """One value of every kind, with characters that a careless template would stumble over."""
 
 HOSTS: dict[str, dict[str, object]] = {
     "plain": {},
-    "all-keys": {"antquic_server_settings": ALL_KEYS},
+    "all-keys": {"antquic_server_settings": ALL_KEYS, "antquic_server_rendered": ["antquic-server.toml.j2"]},
     "changed": {
         "antquic_server_settings": CHANGED,
         "antquic_server_liboqs_archive": "/somewhere/liboqs.tar.gz",
@@ -49,7 +55,7 @@ HOSTS: dict[str, dict[str, object]] = {
         "antquic_server_firewall_policy": "drop",
         "antquic_server_firewall_admin_sources": ["198.18.0.0/15", "2001:db8::/32"],
     },
-    "no-firewall": {"antquic_server_firewall": False},
+    "no-firewall": {"antquic_server_firewall": False, "antquic_server_rendered": ["antquic-server.service.j2"]},
 }
 """Hosts that exist in an inventory only, and what is said about each."""
 
@@ -59,7 +65,12 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with what every template makes of each host's variables: ``<host>/<template>``."""
     directory = tmp_path_factory.mktemp("rendered")
     templates = sorted(path.name for path in (ROLE / "templates").iterdir())
-    facts = ("antquic_server_listen", "antquic_server_ports", "antquic_server_admin_local", "antquic_server_listen_local")
+    facts = (
+        "antquic_server_listen",
+        "antquic_server_ports",
+        "antquic_server_admin_local",
+        "antquic_server_listen_local",
+    )
     tasks = [
         {"file": {"path": f"{directory}/{{{{ inventory_hostname }}}}", "state": "directory"}},
         {
@@ -68,6 +79,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "dest": f"{directory}/{{{{ inventory_hostname }}}}/{{{{ item | replace('.j2', '') }}}}",
             },
             "loop": templates,
+            "when": "item in antquic_server_rendered | default([item])",
         },
         {
             "copy": {
@@ -95,7 +107,9 @@ def _run(command: list[str]) -> str:
     """Run a program of this environment in ``deploy/``; what it says is shown when it fails."""
     environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "NO_COLOR": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run(command, cwd=DEPLOY, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, cwd=DEPLOY, env=environment, capture_output=True, text=True, timeout=LINT_TIMEOUT_S, check=False
+    )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-6000:]}{done.stderr[-3000:]}"
     return done.stdout
 

@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from support.nspawn import Machine, Network
 from support.veth import in_namespace
 
 __all__ = [
+    "DEPLOY",
+    "MIRROR",
+    "WHEELS",
     "Deployed",
     "Playbooks",
     "Recap",
@@ -92,17 +96,32 @@ def debian_image() -> tuple[Path, Path]:
 
 def wheelhouse() -> Path:
     """Return a directory with wheels of everything the package depends on; made when missing."""
-    key = hashlib.sha256((REPOSITORY / "pyproject.toml").read_bytes() + sys.version.encode()).hexdigest()[:12]
+    key = hashlib.sha256((REPOSITORY / "pyproject.toml").read_bytes() + sys.version.encode() + b"2").hexdigest()[:12]
 
     def make(there: Path) -> None:
         source = there / "source"
         _copy_source(source)
-        _run([sys.executable, "-m", "pip", "wheel", "--quiet", f"--wheel-dir={there}", str(source)])
+        # The build backend as well, for whoever builds the package there.
+        _run([sys.executable, "-m", "pip", "wheel", "--quiet", f"--wheel-dir={there}", str(source), _backend()])
         shutil.rmtree(source)
         for own in there.glob("antquic_server-*.whl"):
             own.unlink()
 
     return _made_once(f"wheels-{key}", make)
+
+
+def build_backend() -> Path:
+    """Return a directory with setuptools in it: pip would fetch one for every wheel it builds."""
+
+    def make(there: Path) -> None:
+        _run([sys.executable, "-m", "pip", "install", "--quiet", f"--target={there}", _backend()])
+
+    return _made_once("setuptools", make)
+
+
+def _backend() -> str:
+    (requirement,) = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["build-system"]["requires"]
+    return str(requirement)
 
 
 def build_wheel(directory: Path, version: str, *, change: Callable[[Path], None] | None = None) -> Path:
@@ -115,7 +134,8 @@ def build_wheel(directory: Path, version: str, *, change: Callable[[Path], None]
     init.write_text(text)
     if change is not None:
         change(source)
-    _run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={directory}", str(source)])
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    _run([*command, f"--wheel-dir={directory}", str(source)], environment={"PYTHONPATH": str(build_backend())})
     (wheel,) = directory.glob(f"antquic_server-{version}-*.whl")
     return wheel
 
@@ -336,7 +356,8 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _run(command: Sequence[str], *, directory: Path | None = None) -> str:
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+def _run(command: Sequence[str], *, directory: Path | None = None, environment: Mapping[str, str] | None = None) -> str:
+    everything = {**os.environ, **(environment or {})}
+    done = subprocess.run(command, cwd=directory, env=everything, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
     return done.stdout
