@@ -318,11 +318,32 @@ def test_roll_back_goes_to_the_release_before(deployed: Deployed) -> None:
     assert machine.output("readlink", "/opt/antquic-server/previous") == "/opt/antquic-server/1.1.0"
 
 
+def install_something_that_needs(machine: Machine, package: str) -> None:
+    """Install a package of our own that depends on another one."""
+    control = f"Package: needy\nVersion: 1\nArchitecture: all\nMaintainer: a\nDescription: a\nDepends: {package}\n"
+    directory = machine.root / "var/tmp/needy/DEBIAN"
+    directory.mkdir(parents=True)
+    (directory / "control").write_text(control)
+    machine.run("dpkg-deb", "--build", "/var/tmp/needy", "/var/tmp/needy.deb")
+    machine.run("dpkg", "--install", "/var/tmp/needy.deb")
+
+
+def installed(machine: Machine) -> set[str]:
+    """Names of the packages that are installed."""
+    listed = machine.output("dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n").splitlines()
+    return {line.split()[0] for line in listed if line.endswith(" installed")}
+
+
 def test_uninstalling_leaves_nothing(deployed: Deployed) -> None:
     """Files, accounts, units, rules and packages are those of the bare system; the key is on the controller."""
     peer_ids = [node_of(machine)["peer_id"] for machine in deployed.machines]
+    # On beta somebody else has come to need one of the packages that the role has brought.
+    install_something_that_needs(deployed.beta, "logrotate")
     recap = deployed.playbooks.run("uninstall.yml", deployed.machines)
     assert recap.exit_code == 0, recap.output[-4000:]
+    assert {"needy", "logrotate"} <= installed(deployed.beta)
+    assert not {"nftables", "python3-venv"} & installed(deployed.beta)
+    deployed.beta.run("dpkg", "--purge", "needy", "logrotate", "libpopt0")
     for machine, pristine, peer_id in zip(deployed.machines, deployed.pristine, peer_ids, strict=True):
         left = files_of(machine.root)
         assert {path: how for path, how in left.items() if pristine.get(path) != how} == {}
