@@ -337,6 +337,24 @@ def test_small_buffers_of_a_running_node_are_found(start_node: StartNode) -> Non
             assert finding["found"].startswith("100 KiB obtained of 8 MiB wanted by the running node; net.core.")
 
 
+def test_a_user_without_any_right_is_told_what_could_not_be_seen() -> None:
+    """The firewall is root's to see; everything else is examined."""
+    require(os.geteuid() == 0 and shutil.which("setpriv"), "needs root and setpriv")
+    # One right is left, since the interpreter of the tests may be where nobody else may look.
+    rights = [f"--{kind}=-all,+dac_read_search" for kind in ("bounding-set", "inh-caps", "ambient-caps")]
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *rights]
+
+    checks = examine(prefix=nobody)
+    assert list(checks) == list(CHECKS)
+    for name in ("firewall-listen", "firewall-relay"):
+        assert not checks[name]["known"]
+        assert "nft" in checks[name]["found"]
+        assert checks[name]["fixes"][0].startswith("sudo ")
+    for name in ("gso", "gro", "steering", "listen-port", "relay-ports"):
+        assert checks[name]["known"]
+    assert checks["account"]["verdict"] == "ok"
+
+
 def test_missing_liboqs_is_found(tmp_path: Path) -> None:
     """As on a machine where nobody has installed it."""
     require(ctypes.util.find_library("oqs") is None, "the system has a liboqs of its own")
