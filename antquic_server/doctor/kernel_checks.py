@@ -90,8 +90,7 @@ CHECKS = (
         name="steering",
         topic=Topic.KERNEL,
         looks_at="the node's packet filter on a group of four sockets, and 32 datagrams sent through it",
-        why="without it a hash of the addresses picks the worker, and of N workers all but one in N datagrams are handed "
-        "from worker to worker",
+        why="without it a hash of the addresses picks the worker: of two, half of all datagrams are handed to the other",
         effect="without it two workers echo 0.72 times as many datagrams in the same CPU time (docs/doctor.md)",
         examine=steering,
     ),
