@@ -90,7 +90,7 @@ CHECKS = (
         name="steering",
         topic=Topic.KERNEL,
         looks_at="the node's packet filter on a group of four sockets, and 32 datagrams sent through it",
-        why="without it a hash of the addresses picks the worker: of two, half of all datagrams are handed to the other",
+        why="without it a hash of the addresses picks the worker: with two, half of all datagrams are handed on",
         effect="without it two workers echo 0.72 times as many datagrams in the same CPU time (docs/doctor.md)",
         examine=steering,
     ),

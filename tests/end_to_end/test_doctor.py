@@ -22,6 +22,7 @@ from antquic_server.doctor.finding import Verdict
 from antquic_server.net.port_lock import PortLock
 from support.node import StartNode, node_environment
 from support.require import require
+from support.veth import in_namespace, veth_pair
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.end_to_end
@@ -487,6 +488,30 @@ def test_a_node_is_reached_from_outside(start_node: StartNode) -> None:
     checks = examine("--reach", node.address)
     assert {check["verdict"] for check in checks.values()} == {"ok"}
     assert node.peer_id in checks["reach-handshake"]["found"]
+
+
+def test_a_firewall_in_between_is_found_from_outside(start_node: StartNode) -> None:
+    """Closed, open for the port and not for the relay's range, and open."""
+    require(shutil.which("nft"), "needs nft")
+    with veth_pair(1500) as pair:
+        arguments = ["--listen", f"{pair.far_hosts[0]}:10000", "--set", 'relay.allowed_targets=["192.0.2.0/24"]']
+        node = in_namespace(pair.far, lambda: start_node(arguments=arguments))
+        outside = {"prefix": ["ip", "netns", "exec", pair.near]}
+
+        def reach_behind(rules: str) -> dict[str, str]:
+            chain = f"type filter hook input priority 0; policy drop; ct state established accept; {rules}"
+            script = f"table inet t {{ chain c {{ {chain}\n}}\n}}\n"
+            command = ["ip", "netns", "exec", pair.far, "nft", "-f", "-"]
+            subprocess.run(command, input=f"flush ruleset\n{script}", text=True, check=True)
+            checks = examine("--reach", f"{pair.far_hosts[0]}:10000", **outside)
+            return {name: check["verdict"] for name, check in checks.items()}
+
+        closed = reach_behind("")
+        assert (closed["reach-versions"], closed["reach-handshake"]) == ("fault", "fault")
+        half = reach_behind("udp dport 10000 accept;")
+        assert (half["reach-handshake"], half["reach-relay"]) == ("ok", "fault")
+        assert set(reach_behind("udp dport { 10000, 49152-65535 } accept;").values()) == {"ok"}
+        assert node.running
 
 
 def test_a_script_can_go_by_the_exit_code() -> None:
