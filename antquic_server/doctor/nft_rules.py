@@ -57,6 +57,8 @@ class _Chain:
 
 
 _ANOTHER_PROTOCOL: Final = "(another protocol)"
+_SOME_INTERFACE: Final = "(the interface to the world)"
+"""Whatever its name, it is not that of loopback."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +81,8 @@ class _Datagram:
                 return _ANOTHER_PROTOCOL
             return "udp" if field in ("protocol", "nexthdr") else None
         if isinstance(meta, Mapping):
-            facts = {"l4proto": "udp", "iifname": self.interface, "iif": self.interface}
-            return facts.get(str(meta.get("key"))) or None
+            interface = self.interface or _SOME_INTERFACE
+            return {"l4proto": "udp", "iifname": interface, "iif": interface}.get(str(meta.get("key")))
         if isinstance(tracking, Mapping):
             return {"state": "new", "status": "(none)"}.get(str(tracking.get("key")))
         return None
@@ -246,6 +248,7 @@ def _contains(members: Sequence[object], value: str | int) -> bool | None:
         elif isinstance(member, str | int):
             if member == value or (value == "udp" and member == 17):
                 return True
+            unknown = unknown or (value == _SOME_INTERFACE and member != "lo")
             if isinstance(member, str) and member.endswith("*") and str(value).startswith(member[:-1]):
                 return True
         else:

@@ -32,6 +32,20 @@ TIMEOUT_S = 60.0
 Checks = dict[str, dict[str, Any]]
 
 
+def _free_port(kind: socket.SocketKind) -> int:
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+PORT = _free_port(socket.SOCK_DGRAM)
+ADMIN_PORT = _free_port(socket.SOCK_STREAM)
+OWN_PORTS = (
+    *("--set", f'endpoint.listen=["0.0.0.0:{PORT}", "[::]:{PORT}"]'),
+    *("--set", f'admin.listen="127.0.0.1:{ADMIN_PORT}"'),
+)
+
+
 def run_doctor(
     *arguments: str,
     prefix: Sequence[str] = (),
@@ -53,8 +67,13 @@ def run_doctor(
 
 
 def examine(*arguments: str, **options: Any) -> Checks:
-    """Run the command, and return its findings by check; the exit code must be that of the worst of them."""
-    done = run_doctor("--json", *arguments, **options)
+    """
+    Run the command, and return its findings by check; the exit code must be that of the worst of them.
+
+    It is asked about ports of its own: a node that somebody runs on the usual ones is not to be examined.
+    """
+    ports = () if "--reach" in arguments else OWN_PORTS
+    done = run_doctor("--json", *ports, *arguments, **options)
     assert done.stderr == ""
     document = json.loads(done.stdout)
     checks: Checks = {check["name"]: check for check in document["checks"]}
@@ -83,7 +102,7 @@ def networked(script: str) -> list[str]:
 
 def firewall(rules: str) -> list[str]:
     """Return a prefix that runs one command behind a chain that drops what these rules do not let in."""
-    chain = f"type filter hook input priority 0; policy drop; {rules}"
+    chain = f"type filter hook input priority 0; policy drop; iifname lo accept; {rules}"
     return networked(f"printf '%s' 'table inet filter {{ chain input {{ {chain}\n}}\n}}\n' | nft -f -")
 
 
@@ -184,7 +203,7 @@ PLANTS = {
     "closed_firewall": Plant(
         check="firewall-listen",
         verdict=FAULT,
-        words="UDP port 10000 is closed: policy drop of chain inet filter input",
+        words=f"UDP port {PORT} is closed: policy drop of chain inet filter input",
         prefix=firewall("ct state established accept; tcp dport 22 accept;"),
         as_root=True,
     ),
@@ -192,7 +211,7 @@ PLANTS = {
         check="firewall-relay",
         verdict=FAULT,
         words="UDP port 49152 is closed",
-        prefix=firewall("udp dport 10000 accept;"),
+        prefix=firewall(f"udp dport {PORT} accept;"),
         as_root=True,
     ),
     "forgetful_conntrack": Plant(

@@ -134,10 +134,14 @@ def test_chains_that_lead_to_each_other_end_somewhere() -> None:
 
 
 def test_an_unknown_interface_leaves_it_open() -> None:
-    """It may be the one that is let in."""
+    """It may be the one that is let in; but it is not loopback."""
     (decision,) = _rules([_interface("eth0"), ACCEPT]).first_datagram(PORT, "")
-
     assert decision.outcome is U
+
+    (decision,) = _rules([_interface("lo"), ACCEPT]).first_datagram(PORT, "")
+    assert decision.outcome is D
+    (decision,) = _rules([_interface("lo", "!="), DROP], [ACCEPT]).first_datagram(PORT, "")
+    assert decision.outcome is D
 
 
 def test_every_chain_on_the_way_in_has_its_say() -> None:
