@@ -101,6 +101,7 @@ def _case(arguments: argparse.Namespace) -> "Case":
     from antquic_server.doctor.case import Case
     from antquic_server.doctor.machine import Machine
     from antquic_server.net.port_lock import holder_pid
+    from antquic_server.protocol.address import SocketAddress
 
     settings, error = _settings(arguments)
     try:
@@ -108,7 +109,8 @@ def _case(arguments: argparse.Namespace) -> "Case":
     except IdentityError:
         node_key = ""
     status, status_error = _status(arguments, settings)
-    held = (holder_pid(address) for address in settings.endpoint.listen)
+    # As the node writes it into the lock: an IPv6 address has many forms.
+    held = (holder_pid(str(SocketAddress.parse(address))) for address in settings.endpoint.listen)
     return Case(
         machine=Machine(),
         settings=settings,

@@ -10,9 +10,10 @@ from antquic_server.doctor.finding import Finding
 from antquic_server.doctor.machine import Machine
 from antquic_server.supervisor.cpus import UsableCpus, cpu_quota
 
-__all__ = ["Case", "Check", "Topic"]
+__all__ = ["MAX_WORKERS", "Case", "Check", "Topic"]
 
 MAX_WORKERS = 64
+"""What a node starts at most when the number is left to it."""
 
 
 class Topic(StrEnum):

@@ -8,7 +8,7 @@ both outcomes open; so does what is not understood. The answer is then that it c
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
@@ -16,8 +16,8 @@ from antquic_server.errors import CannotTellError
 
 __all__ = ["Decision", "Outcome", "Ruleset"]
 
-MAX_JUMPS: Final = 32
-"""Nftables itself allows 16 nested ones."""
+MAX_JUMPS: Final = 16
+"""As many nested ones as the kernel allows."""
 
 Expression = Mapping[str, Any]
 
@@ -57,6 +57,8 @@ class _Chain:
 
 
 _ANOTHER_PROTOCOL: Final = "(another protocol)"
+_SOME_INTERFACE: Final = "(the interface to the world)"
+"""Whatever its name, it is not that of loopback."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,8 @@ class _Datagram:
 
     port: int
     interface: str
+    known: dict[str, set[Outcome | None]] = field(default_factory=dict)
+    """What becomes of it in the chains that were followed already, by title: many may lead to one."""
 
     def value(self, left: object) -> str | int | None:
         """Return what an expression yields for it; None where that is not known, as for the sender's address."""
@@ -79,8 +83,8 @@ class _Datagram:
                 return _ANOTHER_PROTOCOL
             return "udp" if field in ("protocol", "nexthdr") else None
         if isinstance(meta, Mapping):
-            facts = {"l4proto": "udp", "iifname": self.interface, "iif": self.interface}
-            return facts.get(str(meta.get("key"))) or None
+            interface = self.interface or _SOME_INTERFACE
+            return {"l4proto": "udp", "iifname": interface, "iif": interface}.get(str(meta.get("key")))
         if isinstance(tracking, Mapping):
             return {"state": "new", "status": "(none)"}.get(str(tracking.get("key")))
         return None
@@ -156,7 +160,9 @@ class Ruleset:
         target = self._chains.get((chain.family, chain.table, str(body.get("target")) if body else ""))
         if kind not in ("jump", "goto") or target is None or depth >= MAX_JUMPS:
             return {Outcome.UNDECIDED}, True
-        below = self._possible(target, datagram, depth + 1)
+        if target.title not in datagram.known:
+            datagram.known[target.title] = self._possible(target, datagram, depth + 1)
+        below = datagram.known[target.title]
         if kind == "goto" or None not in below:
             return below, True
         return below - {None}, False
@@ -246,6 +252,7 @@ def _contains(members: Sequence[object], value: str | int) -> bool | None:
         elif isinstance(member, str | int):
             if member == value or (value == "udp" and member == 17):
                 return True
+            unknown = unknown or (value == _SOME_INTERFACE and member != "lo")
             if isinstance(member, str) and member.endswith("*") and str(value).startswith(member[:-1]):
                 return True
         else:

@@ -74,12 +74,15 @@ def relay_ports(case: Case) -> Finding:
     first, last = relay.port_range
     size = last - first + 1
     own = {port for port in case.listen_ports() if first <= port <= last}
-    taken = 0
+    taken, unseen = 0, ""
     # A running node's own sessions are among the ports in use, and no reason for concern.
     if case.node_pid is None:
-        taken = sum(first <= port <= last and port not in own for port in case.machine.udp_ports())
+        try:
+            taken = sum(first <= port <= last and port not in own for port in case.machine.udp_ports())
+        except CannotTellError as error:
+            unseen = f" (those in use are not to be seen: {error})"
     free = size - taken - len(own)
-    found = f"{free:,} of {size:,} ports from {first} to {last} are free, for {relay.max_sessions:,} sessions"
+    found = f"{free:,} of {size:,} ports from {first} to {last} are free, for {relay.max_sessions:,} sessions{unseen}"
     wider = setting("relay.port_range", "[49152, 65535]")
     if free <= 0:
         return fault(found, wider)

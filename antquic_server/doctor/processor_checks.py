@@ -2,7 +2,7 @@
 
 from pathlib import PurePosixPath
 
-from antquic_server.doctor.case import Case, Check, Topic
+from antquic_server.doctor.case import MAX_WORKERS, Case, Check, Topic
 from antquic_server.doctor.finding import Finding, note, ok, warning
 from antquic_server.doctor.remedies import setting, unit
 from antquic_server.doctor.routes import default_interface
@@ -35,8 +35,10 @@ def cpus(case: Case) -> Finding:
         return warning(found, setting("endpoint.workers", fitting))
     if granted < 1:
         return warning(found, unit("CPUQuota=100%"))
-    if allowed < total or workers < int(granted):
+    if workers < min(MAX_WORKERS, int(granted)):
         return note(found, setting("endpoint.workers", 0))
+    if allowed < total:
+        return note(found)
     return ok(found)
 
 

@@ -69,7 +69,7 @@ def render_text(results: Sequence[Result], *, width: int, colour: bool) -> str:
             lines.append(_bold(str(topic), colour))
         label = _painted(result.finding.verdict, f"{result.finding.verdict:<8}", colour)
         indent = " " * (longest + 13)
-        wrapped = _wrap(result.finding.found, width, indent)
+        wrapped = _wrap(_printable(result.finding.found), width, indent)
         lines.append(f"  {label} {result.check.name:<{longest}}  {wrapped.lstrip()}")
     worth = [result for result in results if result.finding.fixes]
     if worth:
@@ -86,7 +86,7 @@ def _advice(result: Result, width: int, colour: bool) -> list[str]:
     if check.effect:
         lines.append(_wrap(f"measured: {check.effect}", width, " " * 4))
     # Commands are never wrapped: they are there to be copied.
-    lines += [f"    {'or  ' if number else 'fix '} {fix}" for number, fix in enumerate(finding.fixes)]
+    lines += [f"    {'or  ' if number else 'fix '} {_printable(fix)}" for number, fix in enumerate(finding.fixes)]
     return lines
 
 
@@ -108,6 +108,11 @@ def _wrap(text: str, width: int, indent: str) -> str:
     return textwrap.fill(
         text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
+
+
+def _printable(text: str) -> str:
+    """Escape what could command a terminal: names of processes and contents of files are in other people's hands."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _painted(verdict: Verdict, text: str, colour: bool) -> str:

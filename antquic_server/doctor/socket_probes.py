@@ -104,8 +104,14 @@ def steering() -> tuple[bool, int]:
             group: list[socket.socket] = []
             for _ in range(STEERED_SLOTS):
                 sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                sock.bind((_LOOPBACK, group[0].getsockname()[1] if group else 0))
+                if group:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                    sock.bind((_LOOPBACK, group[0].getsockname()[1]))
+                else:
+                    # Only then with the option: else port 0 may be one on which a node of ours serves, whose group
+                    # these sockets would join and whose filter they would replace.
+                    sock.bind((_LOOPBACK, 0))
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 sock.setblocking(False)
                 group.append(sock)
             if not attach_steering(group[0], STEERED_SLOTS):

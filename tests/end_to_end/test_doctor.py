@@ -22,6 +22,7 @@ from antquic_server.doctor.finding import Verdict
 from antquic_server.net.port_lock import PortLock
 from support.node import StartNode, node_environment
 from support.require import require
+from support.veth import in_namespace, veth_pair
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.end_to_end
@@ -29,6 +30,20 @@ pytestmark = pytest.mark.end_to_end
 TIMEOUT_S = 60.0
 
 Checks = dict[str, dict[str, Any]]
+
+
+def _free_port(kind: socket.SocketKind) -> int:
+    with socket.socket(socket.AF_INET, kind) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+PORT = _free_port(socket.SOCK_DGRAM)
+ADMIN_PORT = _free_port(socket.SOCK_STREAM)
+OWN_PORTS = (
+    *("--set", f'endpoint.listen=["0.0.0.0:{PORT}", "[::]:{PORT}"]'),
+    *("--set", f'admin.listen="127.0.0.1:{ADMIN_PORT}"'),
+)
 
 
 def run_doctor(
@@ -52,8 +67,13 @@ def run_doctor(
 
 
 def examine(*arguments: str, **options: Any) -> Checks:
-    """Run the command, and return its findings by check; the exit code must be that of the worst of them."""
-    done = run_doctor("--json", *arguments, **options)
+    """
+    Run the command, and return its findings by check; the exit code must be that of the worst of them.
+
+    It is asked about ports of its own: a node that somebody runs on the usual ones is not to be examined.
+    """
+    ports = () if "--reach" in arguments else OWN_PORTS
+    done = run_doctor("--json", *ports, *arguments, **options)
     assert done.stderr == ""
     document = json.loads(done.stdout)
     checks: Checks = {check["name"]: check for check in document["checks"]}
@@ -82,7 +102,7 @@ def networked(script: str) -> list[str]:
 
 def firewall(rules: str) -> list[str]:
     """Return a prefix that runs one command behind a chain that drops what these rules do not let in."""
-    chain = f"type filter hook input priority 0; policy drop; {rules}"
+    chain = f"type filter hook input priority 0; policy drop; iifname lo accept; {rules}"
     return networked(f"printf '%s' 'table inet filter {{ chain input {{ {chain}\n}}\n}}\n' | nft -f -")
 
 
@@ -183,7 +203,7 @@ PLANTS = {
     "closed_firewall": Plant(
         check="firewall-listen",
         verdict=FAULT,
-        words="UDP port 10000 is closed: policy drop of chain inet filter input",
+        words=f"UDP port {PORT} is closed: policy drop of chain inet filter input",
         prefix=firewall("ct state established accept; tcp dport 22 accept;"),
         as_root=True,
     ),
@@ -191,7 +211,7 @@ PLANTS = {
         check="firewall-relay",
         verdict=FAULT,
         words="UDP port 49152 is closed",
-        prefix=firewall("udp dport 10000 accept;"),
+        prefix=firewall(f"udp dport {PORT} accept;"),
         as_root=True,
     ),
     "forgetful_conntrack": Plant(
@@ -337,6 +357,24 @@ def test_small_buffers_of_a_running_node_are_found(start_node: StartNode) -> Non
             assert finding["found"].startswith("100 KiB obtained of 8 MiB wanted by the running node; net.core.")
 
 
+def test_a_user_without_any_right_is_told_what_could_not_be_seen() -> None:
+    """The firewall is root's to see; everything else is examined."""
+    require(os.geteuid() == 0 and shutil.which("setpriv"), "needs root and setpriv")
+    # One right is left, since the interpreter of the tests may be where nobody else may look.
+    rights = [f"--{kind}=-all,+dac_read_search" for kind in ("bounding-set", "inh-caps", "ambient-caps")]
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *rights]
+
+    checks = examine(prefix=nobody)
+    assert list(checks) == list(CHECKS)
+    for name in ("firewall-listen", "firewall-relay"):
+        assert not checks[name]["known"]
+        assert "nft" in checks[name]["found"]
+        assert checks[name]["fixes"][0].startswith("sudo ")
+    for name in ("gso", "gro", "steering", "listen-port", "relay-ports"):
+        assert checks[name]["known"]
+    assert checks["account"]["verdict"] == "ok"
+
+
 def test_missing_liboqs_is_found(tmp_path: Path) -> None:
     """As on a machine where nobody has installed it."""
     require(ctypes.util.find_library("oqs") is None, "the system has a liboqs of its own")
@@ -469,6 +507,30 @@ def test_a_node_is_reached_from_outside(start_node: StartNode) -> None:
     checks = examine("--reach", node.address)
     assert {check["verdict"] for check in checks.values()} == {"ok"}
     assert node.peer_id in checks["reach-handshake"]["found"]
+
+
+def test_a_firewall_in_between_is_found_from_outside(start_node: StartNode) -> None:
+    """Closed, open for the port and not for the relay's range, and open."""
+    require(shutil.which("nft"), "needs nft")
+    with veth_pair(1500) as pair:
+        arguments = ["--listen", f"{pair.far_hosts[0]}:10000", "--set", 'relay.allowed_targets=["192.0.2.0/24"]']
+        node = in_namespace(pair.far, lambda: start_node(arguments=arguments))
+        outside = {"prefix": ["ip", "netns", "exec", pair.near]}
+
+        def reach_behind(rules: str) -> dict[str, str]:
+            chain = f"type filter hook input priority 0; policy drop; ct state established accept; {rules}"
+            script = f"table inet t {{ chain c {{ {chain}\n}}\n}}\n"
+            command = ["ip", "netns", "exec", pair.far, "nft", "-f", "-"]
+            subprocess.run(command, input=f"flush ruleset\n{script}", text=True, check=True)
+            checks = examine("--reach", f"{pair.far_hosts[0]}:10000", **outside)
+            return {name: check["verdict"] for name, check in checks.items()}
+
+        closed = reach_behind("")
+        assert (closed["reach-versions"], closed["reach-handshake"]) == ("fault", "fault")
+        half = reach_behind("udp dport 10000 accept;")
+        assert (half["reach-handshake"], half["reach-relay"]) == ("ok", "fault")
+        assert set(reach_behind("udp dport { 10000, 49152-65535 } accept;").values()) == {"ok"}
+        assert node.running
 
 
 def test_a_script_can_go_by_the_exit_code() -> None:

@@ -1,6 +1,8 @@
 """``doctor``: what the command line does with findings; the checks have their own tests."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from antquic_server.doctor import examination
 from antquic_server.doctor.case import Case
 from antquic_server.doctor.examination import CHECKS
 from antquic_server.doctor.finding import Finding, Verdict
+from antquic_server.net.port_lock import PortLock
 
 CHECK = "python-build"
 NOBODY = ["--admin", "http://127.0.0.1:9"]
@@ -96,6 +99,21 @@ def test_the_settings_reach_the_checks(
     assert case.status is None
     assert case.admin_given
     assert case.status_error.startswith("no node answers at http://127.0.0.1:9: ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the lock is of Linux")
+def test_a_running_node_is_found_by_its_lock(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However its address is written; here this test claims to be the node."""
+    cases = _find(monkeypatch, Verdict.OK)
+    lock = PortLock("[::1]:9")
+    try:
+        cli.main(["doctor", "--set", 'endpoint.listen=["127.0.0.1:9", "[0:0:0:0:0:0:0:1]:9"]', CHECK, *NOBODY])
+    finally:
+        lock.release()
+
+    assert cases[0].node_pid == os.getpid()
 
 
 def test_a_wrong_file_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

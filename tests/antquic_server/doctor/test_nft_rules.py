@@ -133,11 +133,24 @@ def test_chains_that_lead_to_each_other_end_somewhere() -> None:
     assert decision.outcome is U
 
 
-def test_an_unknown_interface_leaves_it_open() -> None:
-    """It may be the one that is let in."""
-    (decision,) = _rules([_interface("eth0"), ACCEPT]).first_datagram(PORT, "")
+def test_chains_to_which_many_lead_are_followed_once() -> None:
+    """Fifteen levels with eight ways from each to the next are 8^15 ways."""
+    levels = {f"l{level}": [[{"jump": {"target": f"l{level + 1}"}}]] * 8 for level in range(14)}
+    ways = _rules([{"jump": {"target": "l0"}}], others={**levels, "l14": [[_dport(PORT), ACCEPT]]})
 
+    assert ways.first_datagram(PORT)[0].outcome is A
+    assert ways.first_datagram(PORT + 1)[0].outcome is D
+
+
+def test_an_unknown_interface_leaves_it_open() -> None:
+    """It may be the one that is let in; but it is not loopback."""
+    (decision,) = _rules([_interface("eth0"), ACCEPT]).first_datagram(PORT, "")
     assert decision.outcome is U
+
+    (decision,) = _rules([_interface("lo"), ACCEPT]).first_datagram(PORT, "")
+    assert decision.outcome is D
+    (decision,) = _rules([_interface("lo", "!="), DROP], [ACCEPT]).first_datagram(PORT, "")
+    assert decision.outcome is D
 
 
 def test_every_chain_on_the_way_in_has_its_say() -> None:

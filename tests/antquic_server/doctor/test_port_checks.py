@@ -8,6 +8,7 @@ import pytest
 
 from antquic_server.config.model import EndpointSettings, RelaySettings, Settings
 from antquic_server.doctor.finding import Verdict
+from antquic_server.errors import CannotTellError
 from support.planted_machine import findings, healthy_case, planted
 
 SMALL = Settings(relay=RelaySettings(port_range=(50_000, 50_099), max_sessions=100))
@@ -74,6 +75,23 @@ def test_too_few_relay_ports_are_found(tmp_path: Path) -> None:
     planted(case).ports = dict.fromkeys(range(50_000, 50_100))
     assert findings(case)["relay-ports"].verdict is Verdict.FAULT
     assert findings(replace(case, node_pid=1))["relay-ports"].verdict is Verdict.OK
+
+
+def test_a_small_range_is_found_where_ports_in_use_are_not_to_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS without root."""
+    case = replace(healthy_case(tmp_path, running=False), settings=SMALL)
+
+    def hidden() -> None:
+        raise CannotTellError("UDP sockets", "Permission denied")
+
+    monkeypatch.setattr(case.machine, "udp_ports", hidden)
+    finding = findings(case)["relay-ports"]
+    assert finding.verdict is Verdict.OK
+    assert finding.found.endswith("(those in use are not to be seen: UDP sockets: Permission denied)")
+    planted(case).refusals["0.0.0.0:10000"] = errno.EADDRINUSE
+    assert "another process" in findings(case)["listen-port"].found
 
 
 def test_relay_ports_that_others_may_get_are_found(tmp_path: Path) -> None:

@@ -31,6 +31,19 @@ def test_an_affinity_that_the_node_goes_by_is_told(tmp_path: Path) -> None:
     planted(case).cpu_numbers = (1,)
 
     assert not_ok(case) == {"cpus": Verdict.NOTE}
+    assert findings(case)["cpus"].fixes == ()
+
+
+def test_fewer_workers_than_cpus_are_told(tmp_path: Path) -> None:
+    """But not those that no node would start."""
+    case = _with_workers(healthy_case(tmp_path), 1)
+    assert not_ok(case) == {"cpus": Verdict.NOTE}
+    assert findings(case)["cpus"].fixes == ("antquic-server serve --set endpoint.workers=0",)
+
+    many = healthy_case(tmp_path)
+    planted(many).cpu_numbers = tuple(range(128))
+    planted(many).cpu_total = 128
+    assert findings(many)["cpus"].verdict is Verdict.OK
 
 
 def test_a_quota_of_the_second_version_is_found(tmp_path: Path) -> None:

@@ -56,6 +56,15 @@ def test_lines_fit_the_terminal_but_for_commands(width: int) -> None:
     assert "    fix  " + "command " * 60 in lines
 
 
+def test_nobody_commands_the_terminal_through_a_report() -> None:
+    """A process may have any name."""
+    text = render_text([_result("cpus", warning("by \x1b[2J\n", "kill \x07"))], width=80, colour=False)
+
+    assert "by \\x1b[2J\\n" in text
+    assert "    fix  kill \\x07\n" in text
+    assert "\x1b" not in text
+
+
 def test_nothing_to_do_is_nothing_said() -> None:
     """Only the table and the summary."""
     text = render_text([_result("cpus", ok("fine"))], width=80, colour=False)

@@ -52,6 +52,22 @@ def test_this_kernel_passes_trains_and_steers() -> None:
 
 
 @linux_only
+def test_the_probe_never_joins_a_group_of_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first socket takes a port that nobody has: it is bound before it may share one."""
+    bound: list[int] = []
+
+    class Watched(socket.socket):
+        def bind(self, address: object) -> None:
+            bound.append(self.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+            super().bind(address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "socket", Watched)
+
+    assert steering() == (True, STEERED_DATAGRAMS)
+    assert bound == [0, 1, 1, 1]
+
+
+@linux_only
 def test_a_filter_that_steers_otherwise_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here the probe expects another filter than the kernel has: most datagrams are where they should not be."""
     monkeypatch.setattr(socket_probes, "run_program", lambda _program, data: (data[4] + 1) % 4)
