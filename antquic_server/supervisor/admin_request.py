@@ -7,6 +7,7 @@ so that only names that nobody else can own are answered: addresses, loopback na
 """
 
 import math
+import re
 from collections.abc import Collection
 from ipaddress import ip_address
 from typing import Final
@@ -15,6 +16,9 @@ from urllib.parse import parse_qs
 __all__ = ["after_untrusted", "names_us_untrusted"]
 
 MAX_QUERY_FIELDS: Final = 8
+
+_HOST: Final = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<name>[^:\[\]]+))(?::[0-9]*)?")
+"""RFC 3986, section 3.2.2; what is between the brackets is looked at separately."""
 
 _LOOPBACK_NAME: Final = "localhost"
 """It and all names below it never leave the machine (RFC 6761, section 6.3)."""
@@ -26,17 +30,14 @@ def names_us_untrusted(host: str, names: Collection[str]) -> bool:
 
     ``names`` are those of ``admin.names``, in lower case.
     """
-    name = _without_port(host.strip().lower())
-    if name is None:
+    match = _HOST.fullmatch(host.strip().lower())
+    if match is None:
         return False
-    name = name.removesuffix(".")
-    if name == _LOOPBACK_NAME or name.endswith("." + _LOOPBACK_NAME) or name in names:
-        return True
-    try:
-        ip_address(name.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        return False
-    return name.startswith("[") == (":" in name)
+    if match["v6"] is not None:
+        return _is_address(match["v6"], 6)
+    name = match["name"].removesuffix(".")
+    loopback = name == _LOOPBACK_NAME or name.endswith("." + _LOOPBACK_NAME)
+    return loopback or name in names or _is_address(name, 4)
 
 
 def after_untrusted(query: str) -> float | None:
@@ -49,14 +50,8 @@ def after_untrusted(query: str) -> float | None:
     return after_s if math.isfinite(after_s) else None
 
 
-def _without_port(host: str) -> str | None:
-    """The name alone; None where what follows its colon is no port."""
-    if host.startswith("["):
-        name, bracket, rest = host.partition("]")
-        name += bracket
-    else:
-        name, colon, rest = host.partition(":")
-        rest = colon + rest
-    if rest and not (rest.startswith(":") and rest[1:].isascii() and rest[1:].isdigit()):
-        return None
-    return name or None
+def _is_address(text: str, version: int) -> bool:
+    try:
+        return ip_address(text).version == version
+    except ValueError:
+        return False

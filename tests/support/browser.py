@@ -1,5 +1,7 @@
 """A real, headless Chromium for tests of the status page, and what it complains about."""
 
+import importlib
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,11 +45,8 @@ class Visit:
 def chromium(profile: Path) -> Iterator["BrowserContext"]:
     """Run Chromium with a fresh profile in an empty directory; skips the test where there is none."""
     require(CHROMIUM.exists(), f"no Chromium at {CHROMIUM}: install Debian's chromium, or set ANTQUIC_CHROMIUM")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        require(False, "the package playwright is missing")  # noqa: FBT003  # the condition
-        raise
+    require(importlib.util.find_spec("playwright"), "the package playwright is missing")
+    sync_playwright = importlib.import_module("playwright.sync_api").sync_playwright
     with sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
             str(profile), executable_path=str(CHROMIUM), args=list(ARGUMENTS), viewport={"width": 1280, "height": 900}

@@ -1,7 +1,11 @@
 "use strict";
-/* Line charts of the last five minutes, drawn by hand as SVG that is stretched to its place. */
+/* Line charts of the last minutes, drawn by hand as SVG that is stretched to its place. */
 
-const SPAN_S = 300;
+/* What a chart may span, in seconds: a node that has just started does not fill five minutes. */
+const SPANS = [{ s: 60, words: "the last minute", marks: ["1 min ago", "30 s", "now"] },
+  { s: 120, words: "the last two minutes", marks: ["2 min ago", "1 min", "now"] },
+  { s: 300, words: "the last five minutes", marks: ["5 min ago", "2½ min", "now"] }];
+const LONGEST_S = 300;
 const WIDTH = 300;
 const HEIGHT = 100;
 const RETELL_MS = 10000; /* How often the words for a chart may change: a screen reader reads them in peace. */
@@ -77,7 +81,8 @@ class Chart {
   buildAxis() {
     const axis = make("div", "x-labels");
     axis.setAttribute("aria-hidden", "true");
-    axis.append(make("span", "", "5 min ago"), make("span", "", "2½ min"), make("span", "", "now"));
+    this.axis = [0, 1, 2].map(() => make("span"));
+    axis.append(...this.axis);
     return axis;
   }
 
@@ -105,8 +110,10 @@ class Chart {
     return table;
   }
 
-  draw(history, interval, note) {
+  draw(history, span, interval, note) {
     this.history = history;
+    this.span = span.s;
+    this.axis.forEach((label, index) => say(label, span.marks[index]));
     say(this.note, note || "");
     const { form, least, series } = this.plan;
     const columns = series.map((each) => history[each.column]);
@@ -124,21 +131,20 @@ class Chart {
     });
     if (Date.now() - this.toldAt >= RETELL_MS && times.length) {
       this.toldAt = Date.now();
-      this.svg.setAttribute("aria-label", `${this.plan.title} in the last five minutes: ${told.join("; ")}`);
+      this.svg.setAttribute("aria-label", `${this.plan.title} in ${span.words}: ${told.join("; ")}`);
     }
   }
 
   trace({ area, line }, times, values, interval) {
-    const left = this.end - SPAN_S;
     let drawn = "";
     let filled = "";
     let start = null;
     times.forEach((time, index) => {
-      const x = Math.max(0, ((time - left) / SPAN_S) * WIDTH).toFixed(2);
+      const x = this.across(time);
       const y = (HEIGHT - (values[index] / this.top) * HEIGHT).toFixed(2);
       /* Where the node was asleep, or was not asked, there is a gap and no invented line. */
       if (start === null || time - times[index - 1] > 2.5 * interval) {
-        if (start !== null) filled += `L${previousX(times, index, left)} ${HEIGHT}L${start} ${HEIGHT}Z`;
+        if (start !== null) filled += `L${this.across(times[index - 1])} ${HEIGHT}L${start} ${HEIGHT}Z`;
         drawn += `M${x} ${y}`;
         filled += `M${x} ${y}`;
         start = x;
@@ -152,6 +158,10 @@ class Chart {
     area.setAttribute("d", filled);
   }
 
+  across(time) {
+    return Math.max(0, ((time - this.end) / this.span + 1) * WIDTH).toFixed(2);
+  }
+
   /* Shows the figures under the pointer, or none. */
   point(clientX) {
     const times = this.history ? this.history.t_s : [];
@@ -160,10 +170,10 @@ class Chart {
     this.tip.hidden = hidden;
     this.cursor.setAttribute("visibility", hidden ? "hidden" : "visible");
     if (hidden) return;
-    const wanted = this.end - SPAN_S + ((clientX - box.left) / box.width) * SPAN_S;
+    const wanted = this.end - this.span + ((clientX - box.left) / box.width) * this.span;
     const nearest = times.reduce((best, time, index) =>
       (Math.abs(time - wanted) < Math.abs(times[best] - wanted) ? index : best), 0);
-    const x = Math.max(0, ((times[nearest] - this.end + SPAN_S) / SPAN_S) * WIDTH);
+    const x = this.across(times[nearest]);
     this.cursor.setAttribute("x1", x);
     this.cursor.setAttribute("x2", x);
     const ago = Math.round(this.end - times[nearest]);
@@ -175,6 +185,7 @@ class Chart {
   }
 }
 
-function previousX(times, index, left) {
-  return Math.max(0, ((times[index - 1] - left) / SPAN_S) * WIDTH).toFixed(2);
+function spanFor(times) {
+  const held = times.length ? times[times.length - 1] - times[0] : 0;
+  return SPANS.find((span) => held <= span.s) || SPANS[SPANS.length - 1];
 }

@@ -36,7 +36,8 @@ function milliseconds(seconds) {
   if (!isNumber(seconds)) return NOTHING;
   if (seconds >= 1) return `${digits(seconds)} s`;
   const value = seconds * 1000;
-  return `${value < 0.01 ? "0" : digits(value)} ms`;
+  if (value === 0 || value >= 100) return `${WHOLE.format(value)} ms`;
+  return `${value < 1 ? value.toFixed(2) : value.toFixed(1)} ms`;
 }
 
 const percent = (share) => (isNumber(share) ? `${(share * 100).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %` : NOTHING);

@@ -24,7 +24,7 @@ function emptyHistory() {
 /* Adds what is new to what is known, and forgets what has left the charts. */
 function join(known, fresh) {
   const times = known.t_s.concat(asList(fresh.t_s));
-  const oldest = times.length ? times[times.length - 1] - SPAN_S - 1 : 0;
+  const oldest = times.length ? times[times.length - 1] - LONGEST_S : 0;
   const from = times.findIndex((time) => time >= oldest);
   return Object.fromEntries(Object.keys(known).map((name) =>
     [name, known[name].concat(asList(fresh[name])).slice(Math.max(0, from))]));
@@ -62,7 +62,9 @@ function show(status, interval) {
   document.documentElement.classList.remove("is-stale");
   const notes = { connections: `at most ${count(endpoint.max_connections)}`,
     handshakes: `${count(asNumber(totals.handshakes_in_flight))} under way`, lag: "of all processes" };
-  for (const chart of charts) chart.draw(view.history, interval, notes[chart.plan.id]);
+  const span = spanFor(view.history.t_s);
+  say(byId("span"), span.words);
+  for (const chart of charts) chart.draw(view.history, span, interval, notes[chart.plan.id]);
   showWorkers(status, conditions);
   showPunches(status);
   showRelay(status, recent, view.history);

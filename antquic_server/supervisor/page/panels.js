@@ -63,7 +63,7 @@ function showWorkers(status, conditions) {
       { badge: level, text, note },
       { number: true, text: asText(worker.pid) },
       { number: true, text: count(worker.connections) },
-      { share: isNumber(cpu) ? cpu / 100 : null, text: isNumber(cpu) ? `${digits(cpu)} %` : NOTHING,
+      { share: isNumber(cpu) ? cpu / 100 : null, text: isNumber(cpu) ? `${cpu.toFixed(1)} %` : NOTHING,
         level: cpu > 90 ? "bad" : cpu > 70 ? "warn" : "" },
       { number: true, text: size(worker.rss_bytes) },
       { number: true, text: milliseconds(worker.loop_lag_s) },
