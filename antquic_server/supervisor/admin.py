@@ -146,6 +146,7 @@ class AdminServer:
         self.refused = 0
         self._view = view
         self._names = names
+        self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -158,6 +159,7 @@ class AdminServer:
         """Stop answering and end all connections."""
         if self._server is not None:
             self._server.close()
+        self._stopping = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -174,6 +176,10 @@ class AdminServer:
         except (TimeoutError, OSError) as error:
             # A client that is slow or gone is no event of the node.
             log.debug("admin client lost", error=type(error).__name__)
+        except asyncio.CancelledError:
+            # Our own word to end. The streams of Python 3.11 would log a task that ends so as an unhandled exception.
+            if not self._stopping:
+                raise
         finally:
             self._tasks.discard(task)
             writer.close()

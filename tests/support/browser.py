@@ -42,14 +42,17 @@ class Visit:
 
 
 @contextmanager
-def chromium(profile: Path) -> Iterator["BrowserContext"]:
-    """Run Chromium with a fresh profile in an empty directory; skips the test where there is none."""
+def chromium(profile: Path, *arguments: str) -> Iterator["BrowserContext"]:
+    """Run Chromium on a fresh profile in an empty directory; skips the test where there is none."""
     require(CHROMIUM.exists(), f"no Chromium at {CHROMIUM}: install Debian's chromium, or set ANTQUIC_CHROMIUM")
     require(importlib.util.find_spec("playwright"), "the package playwright is missing")
     sync_playwright = importlib.import_module("playwright.sync_api").sync_playwright
     with sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
-            str(profile), executable_path=str(CHROMIUM), args=list(ARGUMENTS), viewport={"width": 1280, "height": 900}
+            str(profile),
+            executable_path=str(CHROMIUM),
+            args=[*ARGUMENTS, *arguments],
+            viewport={"width": 1280, "height": 900},
         )
         try:
             yield context

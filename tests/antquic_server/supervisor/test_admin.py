@@ -208,7 +208,7 @@ def test_one_connection_serves_many_requests() -> None:
     ],
 )
 def test_strange_names_are_not_answered(host: str, status: int) -> None:
-    """A name that only resolves to this machine is a stranger's page in our browser; and no page may read from others."""
+    """A name that only resolves to this machine is a stranger's page in our browser; no page reads from others."""
 
     async def story(connect: Connect, server: AdminServer) -> None:
         for target in ("/", "/status", "/metrics", "/peers/" + ALICE):
@@ -305,7 +305,10 @@ def test_stopping_ends_idle_connections() -> None:
         client = await connect()
         await client.say(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await client.answer()
+        reported: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context["message"]))
         await server.stop()
         assert await client.is_closed()
+        assert reported == [], "a page that is open when the node ends is no error"
 
     play(story)
