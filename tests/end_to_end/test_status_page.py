@@ -24,8 +24,8 @@ pytestmark = pytest.mark.end_to_end
 PATIENCE_S = 30.0
 STRANGE_NAME = "rebound.example"
 PICTURES = REPOSITORY / "docs" / "images"
-PICTURE_TIME_S = 64
-"""What the documentation's picture shows: the shortest chart, full."""
+PICTURE_POINTS = 112
+"""What the documentation's picture shows: charts of two minutes, nearly full."""
 HOSTILE = "\"'><img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
 MIN_TEXT_CONTRAST = 4.5
 DASH = "\N{EN DASH}"
@@ -187,8 +187,53 @@ def test_node_that_goes_away_and_comes_back(browser: "BrowserContext", start_nod
     assert page.is_hidden("#offline")
     expect(page, lambda: page.inner_text("#health-text") == "Healthy", "health")
     expect(page, lambda: len(heights(line_of(page, "connections"))) >= 2, "charts that begin anew")
-    assert "the node was restarted" in page.inner_text("#events")
+    assert "The node was restarted" in page.inner_text("#events")
     page.close()
+
+
+def test_restarted_node_may_have_the_same_process_number(browser: "BrowserContext", stand_in: AdminStandIn) -> None:
+    """As in containers: the charts begin anew, with everything that the new node remembers."""
+    seen = open_page(browser, stand_in.url + "/")
+    page = seen.page
+    assert len(heights(line_of(page, "connections"))) == 39
+    stand_in.points = stand_in.points[:3]
+    stand_in.document_to_tell["node"]["uptime_s"] = 0.1
+    expect(page, lambda: len(heights(line_of(page, "connections"))) == 3, "charts that begin anew")
+    stand_in.document_to_tell["node"]["uptime_s"] = 4000.0
+    assert "The node was restarted" in page.inner_text("#events")
+    close(seen, url=stand_in.url)
+
+
+def test_mistake_of_the_page_is_not_the_nodes(browser: "BrowserContext", stand_in: AdminStandIn) -> None:
+    """What the page cannot show is said to be the page's fault, and is an error in the console."""
+    seen = open_page(browser, stand_in.url + "/")
+    page = seen.page
+    stand_in.document_to_tell["workers"] = [None]
+    expect(page, lambda: page.is_visible("#offline"), "notice")
+    assert "This page cannot show what the node says." in page.inner_text("#offline")
+    assert "TypeError" in page.inner_text("#offline")
+    assert page.inner_text("#health-text") == "Page broken"
+    assert seen.complaints != []
+    stand_in.document_to_tell["workers"] = [worker_row(0)]
+    expect(page, lambda: page.inner_text("#health-text") == "Healthy", "recovery")
+    assert page.is_hidden("#offline")
+    page.close()
+
+
+def test_tab_that_is_not_looked_at_asks_nothing(browser: "BrowserContext", stand_in: AdminStandIn) -> None:
+    """And asks at once when it is looked at again."""
+    seen = open_page(browser, stand_in.url + "/")
+    page = seen.page
+    hide = "(hidden) => { Object.defineProperty(document, 'hidden', {get: () => hidden, configurable: true}); }"
+    page.evaluate(hide, True)
+    page.wait_for_timeout(1200)
+    asked = len(seen.requested)
+    page.wait_for_timeout(1500)  # one and a half polls: that nothing happens is what is tested
+    assert len(seen.requested) == asked
+    page.evaluate(hide, False)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page, lambda: len(seen.requested) > asked, "questions again")
+    close(seen, url=stand_in.url)
 
 
 def test_dead_frozen_and_late_workers_are_told_apart_in_words(
@@ -551,10 +596,10 @@ def test_pictures_of_the_documentation(browser: "BrowserContext", start_node: St
         page = seen.page
         expect(page, lambda: not now_of(page, "relayed").startswith("0"), "relayed traffic")
         if wanted:
-            page.wait_for_timeout(PICTURE_TIME_S * 1000)
-            os.kill(node.worker_pids[1], signal.SIGKILL)
-            expect(page, lambda: "replaced" in row_of(page, 1)["State"], "replaced worker")
-            page.wait_for_timeout(10_000)
+            while len(heights(line_of(page, "throughput"))) < PICTURE_POINTS:
+                page.wait_for_timeout(1000)
+                if len(heights(line_of(page, "throughput"))) == PICTURE_POINTS // 2:
+                    os.kill(node.worker_pids[1], signal.SIGKILL)
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
             page.wait_for_timeout(500)

@@ -19,10 +19,16 @@ from support.coordination import request
 from support.load import UNLIMITED_RATES, LoadPeer, WatchedClient, client_pool, connect_peers, node_port, start_peer
 from support.node import Node
 from support.peers import loopback
+from support.relay_client import RelayClient, third_party
 
 __all__ = ["BUSY_SETTINGS", "busy"]
 
-BUSY_SETTINGS = (*UNLIMITED_RATES, "nat.coordination_rate_per_s=100.0", "relay.canary_interval_s=0.5")
+BUSY_SETTINGS = (
+    *UNLIMITED_RATES,
+    "nat.coordination_rate_per_s=100.0",
+    "relay.canary_interval_s=0.5",
+    "relay.allowed_targets=['127.0.0.0/8']",
+)
 """What a node needs to be busied from one address."""
 
 PEERS = 20
@@ -50,7 +56,8 @@ class _Load:
             for peer in peers:
                 stack.callback(peer.leave)
             stories: list[Coroutine[Any, Any, None]] = [self._echo(peer, number) for number, peer in enumerate(peers)]
-            stories += [self._come_and_go(), self._misbehave(peers[0]), self._relay(stack), self._meet(stack)]
+            stories += [self._come_and_go(), self._misbehave(), self._meet(stack)]
+            stories += [self._relay_channel(stack), self._relay_stream()]
             await asyncio.gather(*stories)
 
     def _tide(self) -> float:
@@ -62,13 +69,17 @@ class _Load:
             try:
                 await peer.connection.echo_datagram(bytes(300 + 40 * number), 5.0)
             except ConnectionError:
-                # Its worker has died, which is what some tests are about: dial again as peers do.
-                peer.leave()
-                peer = start_peer(self.node)
-                with suppress(ConnectionError):
-                    await peer.connection.wait_connected(5.0)
+                peer = await self._dial_again(peer)
             await asyncio.sleep(0.06 / self._tide())
         peer.leave()
+
+    async def _dial_again(self, peer: LoadPeer) -> LoadPeer:
+        """Its worker has died, which is what some tests are about."""
+        peer.leave()
+        peer = start_peer(self.node)
+        with suppress(ConnectionError):
+            await peer.connection.wait_connected(5.0)
+        return peer
 
     async def _come_and_go(self) -> None:
         """Peers that only want to know their address."""
@@ -79,20 +90,25 @@ class _Load:
             peer.leave()
             await asyncio.sleep(0.25 / self._tide())
 
-    async def _misbehave(self, peer: LoadPeer) -> None:
+    async def _misbehave(self) -> None:
         """What nodes hear all day: noise, clients of yesterday, questions for peers that are not there."""
+        peer = start_peer(self.node)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as noise:
             noise.connect(("127.0.0.1", self.node.port))
             number = 0
             while not self.stop.is_set():
                 number += 1
                 noise.send(os.urandom(40))
-                with suppress(ConnectionError):
-                    peer.connection.quic.send_message(request(bytes.fromhex(peer.peer_id), NOBODY, request_id=number))
+                if peer.connection.closed.is_set():
+                    peer = await self._dial_again(peer)
+                elif peer.connection.connected.is_set():
+                    ask = request(bytes.fromhex(peer.peer_id), NOBODY, request_id=number)
+                    peer.connection.quic.send_message(ask)
                     peer.client.flush([peer.connection])
                 if number % 5 == 0:
                     await self._dial_classically()
                 await asyncio.sleep(0.4)
+        peer.leave()
 
     async def _dial_classically(self) -> None:
         client = WatchedClient(workers=int(self.node.ready["workers"]))
@@ -102,7 +118,24 @@ class _Load:
             await connection.wait_connected(2.0)
         client.close()
 
-    async def _relay(self, stack: AsyncExitStack) -> None:
+    async def _relay_stream(self) -> None:
+        """A peer as ant-quic has them, with a port of the node's, and somebody who answers there."""
+        peer = start_peer(self.node)
+        session: RelayClient | None = None
+        async with third_party(echo=True) as party:
+            while not self.stop.is_set():
+                if peer.connection.closed.is_set():
+                    session, peer = None, await self._dial_again(peer)
+                elif session is None and peer.connection.connected.is_set():
+                    session = await RelayClient.open(peer.connection)
+                elif session is not None:
+                    session.send(party.address, *(bytes(1000) for _ in range(round(4 * self._tide()))))
+                    session.collect().clear()
+                    party.received.clear()
+                await asyncio.sleep(0.1)
+        peer.leave()
+
+    async def _relay_channel(self, stack: AsyncExitStack) -> None:
         """Two peers of our library that only talk through the node."""
         settings = loopback(known_peers=(self.node.address,), relay="only")
         one = await stack.enter_async_context(Endpoint(settings))

@@ -10,11 +10,11 @@ const asText = (value) => (value === null || value === undefined || value === ""
 
 const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 
-/* Three digits, whatever their size: 0.123, 1.23, 12.3, 123. */
+/* Three digits at the most: 0.12, 1.23, 12.3, 123. */
 function digits(value) {
   const size = Math.abs(value);
   if (size >= 100 || Number.isInteger(value)) return WHOLE.format(value);
-  return value.toFixed(size >= 10 ? 1 : size >= 0.1 ? 2 : 3);
+  return value.toFixed(size >= 10 ? 1 : 2);
 }
 
 const count = (value) => (isNumber(value) ? WHOLE.format(value) : NOTHING);
@@ -52,6 +52,7 @@ function duration(seconds) {
   return parts.slice(first, first + 2).map(([amount, unit]) => `${amount} ${unit}`).join(" ");
 }
 
+const plural = (amount, one, many) => `${count(amount)} ${amount === 1 ? one : many}`;
 const clockTime = (date) => date.toLocaleTimeString("en-GB");
 const words = (name) => String(name).replaceAll("_", " ");
 

@@ -8,11 +8,11 @@ const charts = CHARTS.map((plan) => new Chart(plan, byId("chart-grid")));
 const recent = new Recent();
 const watch = new Watch();
 const settingsPanel = new SettingsPanel();
-const view = { process: null, history: null, heardAt: null, paused: false, timer: 0, asking: false };
+const view = { history: null, heardAt: null, answeredAt: 0, paused: false, timer: 0, asking: false };
 
 async function ask(path) {
   const response = await fetch(path, { signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store" });
-  if (!response.ok) throw new Error(`status ${response.status}`);
+  if (!response.ok) throw new Error(`It answers with status ${response.status}.`);
   return response.json();
 }
 
@@ -30,22 +30,23 @@ function join(known, fresh) {
     [name, known[name].concat(asList(fresh[name])).slice(Math.max(0, from))]));
 }
 
+/* The status and the interval of the history, which is brought up to date; throws what `ask` throws. */
 async function look() {
   const known = view.history ? view.history.t_s.at(-1) ?? 0 : 0;
   const [status, fresh] = await Promise.all([ask("/status"), ask(`/history?after=${known}`)]);
-  const process = asObject(status.node).pid;
-  if (view.process !== null && view.process !== process) {
-    watch.note("info", "Another process answers: the node was restarted");
+  /* A process younger than its last answer is another one, even if it has the same number, as in containers. */
+  const passed = (performance.now() - view.answeredAt) / 1000;
+  const restarted = view.history !== null && asObject(status.node).uptime_s < passed;
+  view.answeredAt = performance.now();
+  if (restarted) {
+    watch.note("info", "The node was restarted");
     watch.forget();
     recent.forget();
-    view.history = null;
   }
-  const restarted = view.history === null;
-  view.process = process;
-  /* After a restart the answer was cut for another clock. */
-  const whole = restarted && known > 0 ? await ask("/history") : fresh;
-  view.history = join(restarted ? emptyHistory() : view.history, whole);
-  show(status, asNumber(whole.interval_s) || 1);
+  /* What came after the end of another clock is not all there is. */
+  const whole = restarted ? await ask("/history") : fresh;
+  view.history = join(restarted || !view.history ? emptyHistory() : view.history, whole);
+  return { status, interval: asNumber(whole.interval_s) || 1 };
 }
 
 function show(status, interval) {
@@ -75,13 +76,13 @@ function show(status, interval) {
   noteScrolling();
 }
 
-function showSilence() {
+function showTrouble(title, why) {
   const last = view.heardAt
     ? `Its last answer came at ${clockTime(view.heardAt)}; everything below is as it was then.` : "It has not answered yet.";
-  say(byId("offline-text"), `${last} Trying again every second.`);
+  say(byId("offline-title"), title);
+  say(byId("offline-text"), `${last} ${why} Trying again every second.`);
   byId("offline").hidden = false;
   document.documentElement.classList.add("is-stale");
-  watch.tell("bad", "Disconnected");
 }
 
 async function poll() {
@@ -90,17 +91,31 @@ async function poll() {
   view.asking = true;
   const startedAt = performance.now();
   try {
-    await look();
-  } catch (error) {
-    /* Only a node that cannot be reached is silence; a mistake of this page shall be seen in the console. */
-    if (!(error instanceof TypeError && error.message.includes("fetch")) && error.name !== "TimeoutError"
-      && !(error instanceof SyntaxError) && !String(error.message).startsWith("status ")) console.error(error);
-    showSilence();
+    await lookAndShow();
   } finally {
     view.asking = false;
   }
   if (!view.paused && !document.hidden) {
     view.timer = setTimeout(poll, Math.max(POLL_MS / 4, POLL_MS - (performance.now() - startedAt)));
+  }
+}
+
+async function lookAndShow() {
+  let found;
+  try {
+    found = await look();
+  } catch (error) {
+    showTrouble("Disconnected from the node.", error.message.startsWith("It answers") ? error.message : "");
+    watch.tell("bad", "Disconnected");
+    return;
+  }
+  try {
+    show(found.status, found.interval);
+  } catch (error) {
+    /* Not the node's fault, and nobody shall take it for that. */
+    console.error(error);
+    showTrouble("This page cannot show what the node says.", `${error.name}: ${error.message}.`);
+    watch.tell("warn", "Page broken");
   }
 }
 

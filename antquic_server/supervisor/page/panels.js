@@ -138,6 +138,7 @@ function showPaths(introductions) {
   const tell = (name, value) => `${name} ${count(value)}${all ? ` (${percent(value / all)})` : ""}`;
   say(meter.children[0], tell("Given direct addresses", direct));
   say(meter.children[1], tell("given the relay", relayed));
+  bar.children[1].hidden = !relayed;
   bar.children[0].style.width = all ? `${(100 * direct / all).toFixed(1)}%` : "0";
   bar.children[1].style.width = all ? `${(100 * relayed / all).toFixed(1)}%` : "0";
 }
@@ -164,7 +165,7 @@ function showRelay(status, recent, history) {
   const quota = asObject(relay.quota);
   const last = (column) => asNumber((history[column] || []).at(-1));
   const state = relay.enabled === false ? "off" : relay.draining === true ? "draining" : "on";
-  say(byId("relay-aside"), `${state}, ${count(sessions.peers)} peers have sessions`);
+  say(byId("relay-aside"), `${state}, sessions of ${plural(sessions.peers, "peer", "peers")}`);
   fillRows(byId("relay-body"), MODES.map((mode) => ({ key: mode, cells: [
     { head: true, text: mode === "channel" ? "Channel" : "Stream" },
     { number: true, text: count(sessions[mode]) },
@@ -206,7 +207,7 @@ const REFUSALS = [
   ["drops|", "Datagram dropped"],
   ["handshake_failures|", "Handshake failed"],
   ["introductions_limited|", "Introduction limited"],
-  ["coordinations|", "Introduction ended"],
+  ["coordinations|", "Introduction refused"],
   ["relay_refusals|", "Relay session refused"],
   ["relay_drops|", "Datagram not relayed"],
   ["ipc_dropped", "Message to worker dropped"],
