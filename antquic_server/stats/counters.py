@@ -9,7 +9,6 @@ increment, travels between processes as it is, and needs no object per series.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, Literal
 
 SEPARATOR: Final = "|"
@@ -131,7 +130,6 @@ def series_key(name: str, *labels: str) -> str:
     return SEPARATOR.join((name, *labels))
 
 
-@lru_cache(maxsize=4096)
 def split_key(key: str) -> tuple[Metric, tuple[str, ...]] | None:
     """Return metric and label values of a key, or None if this version does not declare such a series."""
     name, *labels = key.split(SEPARATOR)
