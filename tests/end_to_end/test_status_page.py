@@ -12,7 +12,7 @@ import pytest
 from antquic_server.config.model import Settings
 from support.admin_stand_in import AdminStandIn, admin_stand_in, worker_row
 from support.browser import Visit, chromium, visit
-from support.busy import BUSY_SETTINGS, busy
+from support.busy import BUSY_ARGUMENTS, BUSY_SETTINGS, busy
 from support.node import REPOSITORY, StartNode
 from support.waiting import wait_until
 
@@ -100,7 +100,7 @@ def row_of(page: "Page", slot: int) -> dict[str, str]:
 
 def test_charts_move_and_show_what_a_busy_node_does(browser: "BrowserContext", start_node: StartNode) -> None:
     """Every chart has its figures, and the lines of a second ago are not those of now."""
-    node = start_node(workers=2, echo=True, settings=BUSY_SETTINGS)
+    node = start_node(workers=2, echo=True, settings=BUSY_SETTINGS, arguments=BUSY_ARGUMENTS)
     with busy(node):
         seen = open_page(browser, node.admin + "/")
         page = seen.page
@@ -590,7 +590,7 @@ def test_pictures_of_the_documentation(browser: "BrowserContext", start_node: St
     """A node at work, light and dark; with ANTQUIC_SCREENSHOTS=1 they become those of docs/status-page.md."""
     wanted = os.environ.get("ANTQUIC_SCREENSHOTS") == "1"
     directory = PICTURES if wanted else tmp_path
-    node = start_node(workers=2, echo=True, settings=BUSY_SETTINGS, traced=not wanted)
+    node = start_node(workers=2, echo=True, settings=BUSY_SETTINGS, arguments=BUSY_ARGUMENTS, traced=not wanted)
     with busy(node):
         seen = open_page(browser, node.admin + "/")
         page = seen.page

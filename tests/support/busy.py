@@ -8,6 +8,7 @@ import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 from antquic_server.bench.load_client import ClientSettings
@@ -16,12 +17,16 @@ from antquic_server.peer.connection import PeerConnection
 from antquic_server.peer.endpoint import Endpoint
 from antquic_server.protocol.profiles import CLASSICAL_GROUPS, HandshakeProfile
 from support.coordination import request
+from support.forwarder import UdpForwarder
 from support.load import UNLIMITED_RATES, LoadPeer, WatchedClient, client_pool, connect_peers, node_port, start_peer
 from support.node import Node
 from support.peers import loopback
 from support.relay_client import RelayClient, third_party
 
-__all__ = ["BUSY_SETTINGS", "busy"]
+__all__ = ["BUSY_ARGUMENTS", "BUSY_SETTINGS", "busy"]
+
+BUSY_ARGUMENTS = ("--listen", "127.0.0.2:0")
+"""A second address, by which peers can tell how their NAT maps."""
 
 BUSY_SETTINGS = (
     *UNLIMITED_RATES,
@@ -94,7 +99,7 @@ class _Load:
         """What nodes hear all day: noise, clients of yesterday, questions for peers that are not there."""
         peer = start_peer(self.node)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as noise:
-            noise.connect(("127.0.0.1", self.node.port))
+            noise.connect(("127.0.0.1", node_port(self.node)))
             number = 0
             while not self.stop.is_set():
                 number += 1
@@ -153,20 +158,32 @@ class _Load:
                 await asyncio.sleep(0.2)
 
     async def _meet(self, stack: AsyncExitStack) -> None:
-        """Peers of our library that are introduced to each other and reach each other without the node."""
-        settings = loopback(known_peers=(self.node.address,), relay="never")
-        endpoints = [await stack.enter_async_context(Endpoint(settings)) for _ in range(4)]
-        for initiator in endpoints:
-            for target in endpoints:
-                if initiator is not target and not self.stop.is_set():
-                    with suppress(AntQuicError):
-                        await initiator.connect_peer(target.peer_id)
+        """
+        Peers of our library that are introduced to each other, every pair of them, and try to do without the node.
+
+        Two of them seem to be behind a NAT that maps by destination: what they say to the node's second address takes
+        the way over a forwarder.
+        """
+        first, second = (f"127.0.0.{last}" for last in (1, 2))
+        address = f"{second}:{node_port(self.node, second)}"
+        nat = stack.enter_context(UdpForwarder((second, node_port(self.node, second))))
+        mapped = f"{first}:{nat.port}"
+        endpoints = []
+        for other in (address, address, address, mapped, mapped):
+            known = (f"{first}:{node_port(self.node, first)}", other)
+            settings = loopback(known_peers=known, relay="never", discovery_timeout_s=3.0)
+            endpoints.append(await stack.enter_async_context(Endpoint(settings)))
+        for number, pair in enumerate(combinations(endpoints, 2)):
+            if not self.stop.is_set():
+                initiator, target = reversed(pair) if number % 3 == 0 else pair
+                with suppress(AntQuicError):
+                    await initiator.connect_peer(target.peer_id)
 
 
 @contextmanager
 def busy(node: Node) -> Iterator[None]:
     """
-    Busy the node during the ``with`` block; it must echo and have ``BUSY_SETTINGS``.
+    Busy the node during the ``with`` block; it must echo and have ``BUSY_SETTINGS`` and ``BUSY_ARGUMENTS``.
 
     Raises:
         AssertionError: The clients ended by themselves, or did not end in time.
