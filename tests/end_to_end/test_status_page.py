@@ -113,7 +113,7 @@ def test_charts_move_and_show_what_a_busy_node_does(browser: "BrowserContext", s
             assert min(heights(line_of(page, chart))) < 90, chart
         told = page.get_attribute("#chart-throughput svg[role=img]", "aria-label") or ""
         assert re.search(r"Throughput in the last \w+( \w+)?: received [\d.,]+ \w+/s now, .* sent ", told)
-        expect(page, lambda: "unknown target" in page.inner_text("#refusals-body"), "refusals by reason")
+        expect(page, lambda: "unknown_target" in page.inner_text("#refusals-body"), "refusals by reason")
         expect(page, lambda: page.inner_text("#relay-body").count("Passing") == 2, "self-tests of the relay")
         facts = page.inner_text("#node")
         assert node.peer_id in facts
@@ -306,11 +306,13 @@ def test_health_is_in_the_title(
 def test_punches_relay_refusals_and_talkers(browser: "BrowserContext", stand_in: AdminStandIn) -> None:
     """Every part of the status has its place, with the figures that are in it."""
     stand_in.document_to_tell["totals"] |= {"relay_canaries|stream|failed": 2}
+    stand_in.document_to_tell["punches"]["unknown"] = 1
     stand_in.document_to_tell["relay"]["canary"]["stream"] = {"failed": 2, "latency_s": None}
     seen = open_page(browser, stand_in.url + "/")
     page = seen.page
 
-    assert page.inner_text("#punches-summary") == "30 of 40 hole punches succeeded (75 %)."
+    summary = "30 of 40 hole punches succeeded (75 %). The outcome of 1 more is not known."
+    assert page.inner_text("#punches-summary") == summary
     assert page.locator("#punches-head th").all_inner_texts()[1:] == ["endpoint independent", "dependent (symmetric)"]
     rows = [each.replace("\n", " ").split("\t") for each in page.locator("#punches-body tr").all_inner_texts()]
     assert [[cell.strip() for cell in row] for row in rows] == [
@@ -330,7 +332,7 @@ def test_punches_relay_refusals_and_talkers(browser: "BrowserContext", stand_in:
     assert "of 10 MB" in limits
     assert page.eval_on_selector_all("#relay-limits .bar", "all => all.map(each => each.dataset.level)")[0] == "warn"
     assert page.locator("#refusals-body tr th").all_inner_texts() == ["Datagram dropped", "Relay session refused"]
-    assert "channel: open rate" in page.inner_text("#refusals-body")
+    assert "channel · open_rate" in page.inner_text("#refusals-body")
     talker = page.inner_text("#talkers-body")
     assert "[2001:db8::7]:4433" in talker
     assert "3 MB" in talker
@@ -413,6 +415,16 @@ def test_pages_of_elsewhere_learn_nothing(browser: "BrowserContext", stand_in: A
     (frame,) = framing.frames[1:]
     assert "antquic" not in frame.content()
     framing.close()
+
+
+def test_name_that_the_operator_vouches_for(browser: "BrowserContext", start_node: StartNode) -> None:
+    """``admin.names``: a node may be called by its host name."""
+    node = start_node(workers=1, settings=[f'admin.names=["{STRANGE_NAME}"]'])
+    url = node.admin.replace("127.0.0.1", STRANGE_NAME)
+    seen = open_page(browser, url + "/")
+    expect(seen.page, lambda: seen.page.inner_text("#health-text") == "Healthy", "health")
+    assert "changed; default []" in seen.page.inner_text("#settings")
+    close(seen, url=url)
 
 
 ACCESSIBILITY = Path(__file__).with_name("status_page_checks.js").read_text()
@@ -600,11 +612,16 @@ def test_pictures_of_the_documentation(browser: "BrowserContext", start_node: St
                 page.wait_for_timeout(1000)
                 if len(heights(line_of(page, "throughput"))) == PICTURE_POINTS // 2:
                     os.kill(node.worker_pids[1], signal.SIGKILL)
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)
+        # Where each picture ends: what follows is in no need of one.
+        for name, dark, end in (
+            ("light", False, "#configuration"),
+            ("dark", True, "#configuration"),
+            ("top", False, "#punches"),
+        ):
+            page.emulate_media(color_scheme="dark" if dark else "light")
             page.wait_for_timeout(500)
-            height = page.locator("#configuration").bounding_box()["y"] + page.evaluate("scrollY")
-            path = directory / f"status-page-{scheme}.png"
+            height = page.evaluate("(end) => document.querySelector(end).getBoundingClientRect().top + scrollY", end)
+            path = directory / f"status-page-{name}.png"
             page.screenshot(path=path, full_page=True, clip={"x": 0, "y": 0, "width": 1280, "height": height - 8})
             assert path.stat().st_size > 50_000
         close(seen, url=node.admin)

@@ -113,8 +113,8 @@ class AdminStandIn:
     def history(self, after_s: float) -> dict[str, object]:
         """The points the test says."""
         points = [point for point in self.points if point[0] > after_s]
-        columns = {name: [point[index] for point in points] for index, name in enumerate(COLUMNS)}
-        return {"interval_s": 1.0, "kept_s": 300.0} | columns
+        document: dict[str, object] = {"interval_s": 1.0, "kept_s": 300.0}
+        return document | {name: [point[index] for point in points] for index, name in enumerate(COLUMNS)}
 
     def metrics(self) -> bytes:
         """An empty page."""

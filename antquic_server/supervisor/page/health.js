@@ -91,7 +91,9 @@ class Watch {
 
   note(level, text) {
     const item = make("li");
-    item.append(make("time", "", clockTime(new Date())), make("span", "", text));
+    const sign = make("span", "badge-mark", MARKS[level]);
+    sign.setAttribute("aria-hidden", "true");
+    item.append(make("time", "", clockTime(new Date())), sign, make("span", "", text));
     item.dataset.level = level;
     const list = byId("events");
     list.prepend(item);

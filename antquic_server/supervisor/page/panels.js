@@ -89,6 +89,8 @@ function showPunches(status) {
   const pairs = asList(asObject(punches).by_nat_pair);
   let summary = "This node does not report hole punches.";
   if (known) summary = all ? `${count(good)} of ${count(all)} hole punches succeeded (${percent(good / all)}).` : "No peers have punched a hole yet.";
+  const untold = asNumber(asObject(punches).unknown);
+  if (untold) summary += ` The outcome of ${plural(untold, "more is", "more are")} not known.`;
   say(byId("punches-summary"), summary);
   byId("punches-box").hidden = !pairs.length;
   if (pairs.length) showMatrix(pairs);
@@ -223,7 +225,7 @@ function showRefusals(status, recent) {
     for (const key of Object.keys(totals)) {
       const matches = start.endsWith("|") ? key.startsWith(start) : key === start;
       if (matches && totals[key] > 0 && !NO_REFUSALS.includes(key)) {
-        found.push({ key, what, total: totals[key], reason: key.split("|").slice(1).map(words).join(": ") });
+        found.push({ key, what, total: totals[key], reason: key.split("|").slice(1).join(" · ") });
       }
     }
   }
@@ -233,7 +235,7 @@ function showRefusals(status, recent) {
   byId("refusals-box").hidden = !found.length;
   fillRows(byId("refusals-body"), found.map((each) => ({ key: each.key, cells: [
     { head: true, text: each.what },
-    each.reason || NOTHING,
+    { code: true, text: each.reason || NOTHING },
     { number: true, text: perSecond(recent.grown(each.key).rate) },
     { number: true, text: count(each.total) },
     { share: each.total / most, text: "" },
