@@ -50,9 +50,8 @@ _ALWAYS: Final = (
     ("Server", f"antquic-server/{__version__}"),
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
-    # Without these, pages of elsewhere could load an answer as a picture or script, or keep a handle on the window.
+    # Without it, pages of elsewhere could load an answer as a picture or script.
     ("Cross-Origin-Resource-Policy", "same-origin"),
-    ("Cross-Origin-Opener-Policy", "same-origin"),
     ("X-Frame-Options", "DENY"),
 )
 

@@ -424,6 +424,10 @@ def test_name_that_the_operator_vouches_for(browser: "BrowserContext", start_nod
     seen = open_page(browser, url + "/")
     expect(seen.page, lambda: seen.page.inner_text("#health-text") == "Healthy", "health")
     assert "changed; default []" in seen.page.inner_text("#settings")
+    # Browsers do not trust such an address with the clipboard: then the peer id is at least selected.
+    seen.page.click("#copy")
+    expect(seen.page, lambda: seen.page.inner_text("#copy") == "Selected", "word of the button")
+    assert seen.page.evaluate("getSelection().toString()") == node.peer_id
     close(seen, url=url)
 
 
