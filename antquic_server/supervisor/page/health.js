@@ -34,7 +34,7 @@ function nodeHealth(status, conditions) {
   if (node.healthy === true && !trouble.length) return { level: "ok", text: "Healthy" };
   if (node.healthy === true) return { level: "warn", text: `Worker ${trouble.map((each) => each.slot).join(", ")} silent` };
   const idle = asList(status.workers).filter((each) => each.state !== "ready").map((each) => each.slot);
-  return { level: "bad", text: idle.length ? `Slot ${idle.join(", ")} not served` : "Not healthy" };
+  return { level: "bad", text: idle.length ? `${idle.length === 1 ? "Slot" : "Slots"} ${idle.join(", ")} not served` : "Not healthy" };
 }
 
 /* Notices replaced workers and keeps the list of events. */
