@@ -26,6 +26,7 @@ STRANGE_NAME = "rebound.example"
 PICTURES = REPOSITORY / "docs" / "images"
 PICTURE_POINTS = 112
 """What the documentation's picture shows: charts of two minutes, nearly full."""
+ALL_PARTS = "#workers, #refusals, #talkers"
 HOSTILE = "\"'><img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
 MIN_TEXT_CONTRAST = 4.5
 DASH = "\N{EN DASH}"
@@ -616,16 +617,16 @@ def test_pictures_of_the_documentation(browser: "BrowserContext", start_node: St
                 page.wait_for_timeout(1000)
                 if len(heights(line_of(page, "throughput"))) == PICTURE_POINTS // 2:
                     os.kill(node.worker_pids[1], signal.SIGKILL)
-        # Where each picture ends: what follows is in no need of one.
-        for name, dark, end in (
-            ("light", False, "#configuration"),
-            ("dark", True, "#configuration"),
-            ("top", False, "#punches"),
-        ):
+        # Each picture ends a little below the last part it shows; of the configuration none is needed.
+        for name, dark, parts in (("light", False, ALL_PARTS), ("dark", True, ALL_PARTS), ("top", False, "#workers")):
             page.emulate_media(color_scheme="dark" if dark else "light")
             page.wait_for_timeout(500)
-            height = page.evaluate("(end) => document.querySelector(end).getBoundingClientRect().top + scrollY", end)
+            bottom = page.evaluate(
+                """(parts) => Math.max(...[...document.querySelectorAll(parts)]
+                .map((part) => part.getBoundingClientRect().bottom + scrollY))""",
+                parts,
+            )
             path = directory / f"status-page-{name}.png"
-            page.screenshot(path=path, full_page=True, clip={"x": 0, "y": 0, "width": 1280, "height": height - 8})
+            page.screenshot(path=path, full_page=True, clip={"x": 0, "y": 0, "width": 1280, "height": bottom + 16})
             assert path.stat().st_size > 50_000
         close(seen, url=node.admin)
