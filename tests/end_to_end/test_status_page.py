@@ -315,6 +315,7 @@ def test_punches_relay_refusals_and_talkers(browser: "BrowserContext", stand_in:
     """Every part of the status has its place, with the figures that are in it."""
     stand_in.document_to_tell["totals"] |= {"relay_canaries|stream|failed": 2}
     stand_in.document_to_tell["punches"]["unknown"] = 1
+    stand_in.document_to_tell["talkers"].append(stand_in.document_to_tell["talkers"][0] | {"peer_id": None})
     stand_in.document_to_tell["relay"]["canary"]["stream"] = {"failed": 2, "latency_s": None}
     seen = open_page(browser, stand_in.url + "/")
     page = seen.page
@@ -341,9 +342,11 @@ def test_punches_relay_refusals_and_talkers(browser: "BrowserContext", stand_in:
     assert page.eval_on_selector_all("#relay-limits .bar", "all => all.map(each => each.dataset.level)")[0] == "warn"
     assert page.locator("#refusals-body tr th").all_inner_texts() == ["Datagram dropped", "Relay session refused"]
     assert "channel · open_rate" in page.inner_text("#refusals-body")
-    talker = page.inner_text("#talkers-body")
+    talker, nameless = page.locator("#talkers-body tr").all_inner_texts()
+    assert "cdcdcdcdcdcdcdcd" in talker
     assert "[2001:db8::7]:4433" in talker
     assert "3 MB" in talker
+    assert "no peer id" in nameless
     close(seen, url=stand_in.url)
 
 

@@ -252,7 +252,8 @@ function showTalkers(status) {
   fillRows(byId("talkers-body"), talkers.map((each, index) => {
     const host = asText(each.host);
     return { key: String(index), cells: [
-      { head: true, code: true, text: asText(each.peer_id).slice(0, 16), title: asText(each.peer_id) },
+      { head: true, code: true, text: each.peer_id ? String(each.peer_id).slice(0, 16) : "no peer id",
+        title: each.peer_id ? String(each.peer_id) : "a client that has not shown a raw public key" },
       { code: true, text: `${host.includes(":") ? `[${host}]` : host}:${asText(each.port)}` },
       { number: true, text: asText(each.slot) },
       { number: true, text: rate(each.sent_bytes_per_s) },
