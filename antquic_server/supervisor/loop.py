@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -34,6 +35,7 @@ from antquic_server.supervisor.fleet import Fleet, FleetPlan
 from antquic_server.supervisor.privileges import drop_privileges
 from antquic_server.supervisor.process import WorkerListener, WorkerProcess
 from antquic_server.supervisor.reload import compare, merge
+from antquic_server.supervisor.sd_notify import ServiceManager
 from antquic_server.supervisor.status import NodeFacts, NodeStatus
 
 DRAIN_SHARE: Final = 0.6
@@ -66,6 +68,7 @@ def run_supervisor(
     Raises:
         CannotBootError: A port is taken, an account does not exist, or the workers cannot start.
     """
+    service = ServiceManager.from_environment(os.environ, pid=os.getpid())
     cpus = usable_cpus()
     endpoint = open_endpoint(settings, cpus)
     try:
@@ -90,11 +93,13 @@ def run_supervisor(
             assignments=assignments,
             worker_command=worker_command,
             environment=worker_environment(account),
+            service=service,
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(build, endpoint))
     finally:
         endpoint.close()
+        service.close()
 
 
 async def _serve(build: Callable[..., "Supervisor"], endpoint: Endpoint) -> int:
@@ -131,6 +136,7 @@ class Supervisor:
         assignments: AssignmentWriter,
         worker_command: Sequence[str],
         environment: Mapping[str, str],
+        service: ServiceManager,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._settings = settings
@@ -141,9 +147,11 @@ class Supervisor:
         self._loop = loop
         self._worker_command = worker_command
         self._environment = environment
+        self._service = service
         self._finished: asyncio.Future[None] = loop.create_future()
         self._exit_code = ExitCode.OK
         self._hopeless: str | None = None
+        self._announced = False
         plan = FleetPlan(
             worker_count=endpoint.worker_count,
             standby_workers=settings.endpoint.standby_workers,
@@ -195,6 +203,7 @@ class Supervisor:
             return
         deadline_s = self._settings.endpoint.shutdown_deadline_s
         log.info("draining", signal=number.name, deadline_s=deadline_s)
+        self._service.stopping(deadline_s)
         # The timer first: draining an empty fleet ends the node at once.
         self._loop.call_later(deadline_s * KILL_SHARE, self._lose_patience)
         self._fleet.drain(deadline_s * DRAIN_SHARE)
@@ -204,14 +213,20 @@ class Supervisor:
         if self._reload is None or self._fleet.stopping:
             log.info("configuration not read again", reason="draining" if self._fleet.stopping else "there is none")
             return
-        problem = ""
-        found = self._settings
+        if self._announced:
+            # A node that still starts is not ready again afterwards.
+            self._service.reloading(time.clock_gettime(time.CLOCK_MONOTONIC))
         try:
-            found = self._reload()
+            self._reread(self._reload)
+        finally:
+            if self._announced:
+                self._service.ready(self.status.line())
+
+    def _reread(self, reload: Callable[[], Settings]) -> None:
+        try:
+            found = reload()
         except ConfigurationError as error:
-            problem = str(error)
-        if problem:
-            log.error("configuration not reloaded", error=problem)
+            log.error("configuration not reloaded", error=str(error))  # noqa: TRY400 - a mistake of the operator's
             return
         changes = compare(self._settings, found)
         log.info("configuration reloaded", changed=changes.applied, needs_restart=changes.needs_restart)
@@ -236,6 +251,16 @@ class Supervisor:
         self._loop.call_later(self._settings.endpoint.heartbeat_interval_s, self._tick)
         self._fleet.tick()
         self.status.tick()
+        self._report()
+
+    def _report(self) -> None:
+        """Tell the service manager how it goes: nothing about liveness while a slot is forgotten."""
+        if not self._service:
+            return
+        if self._announced and not self._fleet.stopping:
+            self._service.status(self.status.line())
+        if not self.status.neglected():
+            self._service.alive(self._loop.time())
 
     def _announce(self) -> None:
         """Print the one line on standard output that says the node serves."""
@@ -253,6 +278,8 @@ class Supervisor:
         except OSError as error:
             # Whoever started us no longer reads; that is no reason not to serve.
             log.warning("cannot write the ready line", error=str(error))
+        self._announced = True
+        self._service.ready(self.status.line())
         log.info("serving", listen=self._endpoint.listen, peer_id=self._peer_id, admin=self._endpoint.admin_url)
 
     def _lose_patience(self) -> None:

@@ -15,6 +15,7 @@ The document of ``/status``::
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from antquic_server import __version__
 from antquic_server.config.model import Settings, changed_from_default, to_plain
@@ -39,6 +40,10 @@ class NodeFacts:
     listen: list[str]
     steered: bool
     started_s: float
+
+
+NEGLECTED_AFTER_S: Final = 5.0
+"""Slots are looked after every heartbeat interval; one that nobody has looked after for this long is forgotten."""
 
 
 class NodeStatus:
@@ -74,6 +79,27 @@ class NodeStatus:
             return "draining"
         idle = [str(slot.index) for slot in self._fleet.slots if not _is_ready(slot)]
         return f"no ready worker for slot {', '.join(idle)}" if idle else None
+
+    def neglected(self) -> bool:
+        """
+        Whether a slot is without a worker and nobody does anything about it.
+
+        A slot may wait because its workers die young, and processes may wait because none can be started; both waits
+        have an end. What is neither waiting, nor served, nor about to get a process, is a mistake of the supervisor,
+        which only a restart of the node mends.
+        """
+        fleet = self._fleet
+        since_s = self._clock() - NEGLECTED_AFTER_S
+        if fleet.stopping or fleet.start_at_s > since_s:
+            return False
+        vacant = sum(slot.worker is None and slot.vacant_until_s <= since_s for slot in fleet.slots)
+        return vacant > sum(worker.slot is None for worker in fleet.workers)
+
+    def line(self) -> str:
+        """Return one line for people: what is wrong, else where the node serves."""
+        facts, count = self._facts, len(self._fleet.slots)
+        serving = f"{count} {'worker serves' if count == 1 else 'workers serve'} on {', '.join(facts.listen)}"
+        return self.unhealthy() or f"{serving} as {facts.peer_id.hex()[:16]}"
 
     def pqc_provider(self) -> str | None:
         """Name of the provider the workers use, None before the first is ready."""

@@ -72,6 +72,7 @@ from antquic_server.protocol.retry_policy import RetryPolicy
 from antquic_server.protocol.retry_token import RetryTokenSealer
 from antquic_server.protocol.routing import ConnectionIdLayout, destination_connection_id_untrusted
 from antquic_server.protocol.seam.tls_context import certificate_types_untrusted
+from antquic_server.protocol.version_negotiation import offered_versions_untrusted
 from antquic_server.stats.counters import CounterSet
 from antquic_server.supervisor.admin_request import after_untrusted, names_us_untrusted
 from fuzz.forge import Forge
@@ -376,6 +377,10 @@ FEEDS: dict[str, tuple[Feed, list[bytes]]] = {
     "antquic_server.protocol.seam.tls_context.certificate_types_untrusted": (
         lambda data: certificate_types_untrusted([(19, data)], 19),
         [b"\x02\x00\x02"],
+    ),
+    "antquic_server.protocol.version_negotiation.offered_versions_untrusted": (
+        lambda data: offered_versions_untrusted(data, bytes(8), bytes(8)),
+        [b"\xc0\0\0\0\0\x08" + bytes(8) + b"\x08" + bytes(8) + b"\0\0\0\1"],
     ),
     "workers.admission.Admission.judge_untrusted": (_feed_judge, DATAGRAMS),
     "antquic_server.supervisor.admin_request.after_untrusted": (

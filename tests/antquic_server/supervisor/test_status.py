@@ -85,6 +85,7 @@ class PretendedFleet:
         )
         self.restarts = {EndReason.FROZEN: 1}
         self.stopping = False
+        self.start_at_s = 0.0
         self.watch = SimpleNamespace(lag_s=0.25)
         self.ipc_dropped = 6
         self.ready_count = 1
@@ -242,3 +243,32 @@ def test_peers_are_listed_with_their_slots() -> None:
     ]
     assert status.peer(bytes(32)) == []
     assert status.nat_mapping(PEER) == status.nat_mapping(bytes(32)) == "unknown"
+
+
+def test_slot_is_neglected_only_when_nobody_is_on_the_way() -> None:
+    """A spare, a wait of the slot, a wait of new processes or a drain explain a vacant slot; nothing else does."""
+    fleet = PretendedFleet()
+    status = status_of(fleet)
+    assert not status.neglected()
+
+    fleet.workers = fleet.workers[:1]
+    assert status.neglected()
+    fleet.slots[1].vacant_until_s = 106.0
+    assert not status.neglected()
+    fleet.slots[1].vacant_until_s = 105.0
+    assert status.neglected()
+    fleet.start_at_s = 106.0
+    assert not status.neglected()
+    fleet.start_at_s = 100.0
+    fleet.stopping = True
+    assert not status.neglected()
+
+
+def test_line_says_what_is_wrong_or_where_it_serves() -> None:
+    """As `systemctl status` shows it."""
+    fleet = PretendedFleet()
+    assert status_of(fleet).line() == "no ready worker for slot 1"
+
+    fleet.workers.append(PretendedWorker(13, 1))
+    fleet.slots.fill(fleet.slots[1], cast("WorkerProcess", fleet.workers[2]))
+    assert status_of(fleet).line() == f"2 workers serve on 127.0.0.1:10000 as {PEER.hex()[:16]}"
