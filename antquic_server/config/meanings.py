@@ -123,6 +123,10 @@ MEANINGS: Final[dict[str, str]] = {
         "Health, status and metrics over HTTP, without a password. A loopback address, unless `allow_remote`."
     ),
     "admin.allow_remote": "Allow `listen` to be an address that others can reach.",
+    "admin.names": (
+        "Names by which clients may call the endpoint, besides addresses and `localhost`; all others get status 421 "
+        "([why](status-page.md#security))."
+    ),
     "tls.certificate": (
         "X.509 certificate chain (PEM) for clients without raw public keys; needs `private_key`. Empty: self-signed "
         "at every start."

@@ -109,7 +109,7 @@ async def _serve(build: Callable[..., "Supervisor"], endpoint: Endpoint) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, partial(supervisor.handle_stop_signal, number))
     loop.add_signal_handler(signal.SIGHUP, supervisor.handle_reload_signal)
-    admin = AdminServer(supervisor.status)
+    admin = AdminServer(supervisor.status, supervisor.admin_names)
     await admin.start(endpoint.admin)
     try:
         return await supervisor.run()
@@ -178,7 +178,8 @@ class Supervisor:
             steered=all(group.steered for group in endpoint.groups),
             started_s=loop.time(),
         )
-        self.status = NodeStatus(facts, self._fleet, clock=loop.time)
+        self.status = NodeStatus(facts, self._fleet, clock=loop.time, settings=settings)
+        self.admin_names = settings.admin.names
 
     async def run(self) -> int:
         """Serve until told to stop."""
@@ -233,6 +234,7 @@ class Supervisor:
             self._settings = merge(self._settings, found)
             self._assignments.change(self._settings)
             self._fleet.change_relay(self._settings.relay, to_plain(self._settings))
+            self.status.settings_changed(self._settings)
 
     def _start_worker(self, listener: WorkerListener) -> WorkerProcess:
         return WorkerProcess(
@@ -248,6 +250,7 @@ class Supervisor:
             return
         self._loop.call_later(self._settings.endpoint.heartbeat_interval_s, self._tick)
         self._fleet.tick()
+        self.status.tick()
         self._report()
 
     def _report(self) -> None:

@@ -9,6 +9,8 @@ The document of ``/status``::
     totals     counters and gauges of the whole node, keys as in ``stats.counters``
     directory  peers, connections, dropped
     relay      sessions, delivered bytes, introductions, refusals, canaries, quota and limits (``relay_status``)
+    configuration          every setting in force, by section and key; of secrets only the paths of their files
+    configuration_changes  defaults of the settings that differ from them, by ``section.key``
 """
 
 from collections.abc import Callable
@@ -16,9 +18,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from antquic_server import __version__
+from antquic_server.config.model import Settings, changed_from_default, to_plain
 from antquic_server.stats import prometheus
 from antquic_server.stats.merge import merge
 from antquic_server.supervisor.fleet import Fleet
+from antquic_server.supervisor.history import History
 from antquic_server.supervisor.process import FiguresReader, ProcessFigures, WorkerProcess
 from antquic_server.supervisor.relay_status import relay_document
 from antquic_server.supervisor.slots import Slot
@@ -43,13 +47,31 @@ NEGLECTED_AFTER_S: Final = 5.0
 
 
 class NodeStatus:
-    """Answers for the node as a whole; reads the fleet and changes nothing."""
+    """Answers for the node as a whole; reads the fleet and changes nothing. ``settings`` are those in force."""
 
-    def __init__(self, facts: NodeFacts, fleet: Fleet, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, facts: NodeFacts, fleet: Fleet, *, clock: Callable[[], float], settings: Settings | None = None
+    ) -> None:
         self._facts = facts
         self._fleet = fleet
         self._clock = clock
         self._figures_reader = FiguresReader(facts.pid)
+        self._history = History(started_s=facts.started_s)
+        self.settings_changed(settings or Settings())
+
+    def settings_changed(self, settings: Settings) -> None:
+        """Take note of the settings in force; both parts of the document are made once, not for every question."""
+        self._heartbeat_interval_s = settings.endpoint.heartbeat_interval_s
+        self._configuration = to_plain(settings)
+        self._configuration_changes = changed_from_default(settings)
+
+    def tick(self) -> None:
+        """Note what the node is doing, for ``history``; called every heartbeat interval."""
+        self._history.tick(self._fleet.workers, self._fleet.watch.lag_s, self._clock())
+
+    def history(self, after_s: float) -> dict[str, object]:
+        """Return the document of ``/history`` for the time after ``after_s`` seconds since the start."""
+        return self._history.document(after_s, interval_s=self._heartbeat_interval_s)
 
     def unhealthy(self) -> str | None:
         """Return None while every slot is served, else one line that says what is wrong."""
@@ -115,6 +137,8 @@ class NodeStatus:
                 "dropped": fleet.directory.dropped,
             },
             "relay": relay_document(fleet.relay.quotas, totals, now_s),
+            "configuration": self._configuration,
+            "configuration_changes": self._configuration_changes,
         }
 
     def totals(self) -> dict[str, float]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from antquic_server.supervisor.history import COLUMNS
 from support.fake_node import FakeNode
 from support.fake_worker import UNWANTED_LINE
 from support.waiting import wait_until
@@ -71,6 +72,24 @@ def test_killed_worker_is_replaced_by_the_spare_and_counters_do_not_go_back() ->
         assert (row["generation"], row["restarts"]) == (2, 1)
         assert node.status()["totals"]["worker_restarts|crashed"] == 1
         assert node.ask("/peers/" + "00" * 32)[0] == 200
+
+
+def test_history_grows_while_the_node_runs() -> None:
+    """A point a second, with the rate of what the workers count; the rest can be asked for later."""
+    with FakeNode(FAST) as node:
+
+        def history(query: str = "") -> dict[str, Any]:
+            document: dict[str, Any] = json.loads(node.ask(f"/history{query}")[1])
+            return document
+
+        wait_until(lambda: len(history()["t_s"]) >= 3, timeout_s=PATIENCE_S, what="points")
+        first = history()
+        assert {len(first[name]) for name in COLUMNS} == {len(first["t_s"])}
+        assert first["t_s"] == sorted(first["t_s"])
+        last_s = first["t_s"][-1]
+        wait_until(lambda: history(f"?after={last_s}")["t_s"], timeout_s=PATIENCE_S, what="later points")
+        assert min(history(f"?after={last_s}")["t_s"]) > last_s
+        assert node.ask("/history?after=x")[0] == 400
 
 
 def test_totals_never_decrease_under_repeated_kills() -> None:
@@ -288,6 +307,10 @@ def test_limits_change_while_the_node_runs(tmp_path: Path) -> None:
 
         assert relay(node)["limits"]["max_sessions"] == 1
         assert relay(node)["limits"]["port_range"] == [49152, 65535]
+        configuration, changes = (node.status()[part] for part in ("configuration", "configuration_changes"))
+        assert configuration["relay"]["max_sessions"] == 1
+        assert changes["relay.max_sessions"] == 1000
+        assert "relay.port_range" not in changes, "what waits for a restart is not in force"
         assert "relay.max_sessions" in line
         assert "relay.port_range" in line
         assert node.worker_pids() == before

@@ -1,12 +1,13 @@
 """Tests of what the node says about itself, over a fleet of pretended processes."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from antquic_server import __version__
-from antquic_server.config.model import RelaySettings
+from antquic_server.config.model import RelaySettings, Settings, to_plain
 from antquic_server.ipc.messages import Heartbeat, Ready
 from antquic_server.stats.merge import RetiredTotals
 from antquic_server.supervisor.directory import Directory, PeerConnection
@@ -150,7 +151,38 @@ def test_document_has_all_sections() -> None:
     assert isinstance(relay, dict)
     assert relay["introductions"] == {"direct": 8, "relayed": 1}
     assert relay["refusals"] == {"channel": {"open_rate": 2}, "stream": {}}
-    assert list(document) == ["node", "workers", "spares", "totals", "directory", "relay"]
+    assert list(document) == [
+        "node",
+        "workers",
+        "spares",
+        "totals",
+        "directory",
+        "relay",
+        "configuration",
+        "configuration_changes",
+    ]
+
+
+def test_configuration_is_that_in_force() -> None:
+    """Every setting, those that differ from the defaults with the default; after a reload, the new ones."""
+    status = status_of(PretendedFleet())
+    assert status.document()["configuration"] == to_plain(Settings())
+    assert status.document()["configuration_changes"] == {}
+
+    changed = replace(Settings(), relay=RelaySettings(max_sessions=7, denied_targets=("192.0.2.0/24",)))
+    status.settings_changed(changed)
+    assert status.document()["configuration"] == to_plain(changed)
+    assert status.document()["configuration_changes"] == {"relay.max_sessions": 1000, "relay.denied_targets": []}
+
+
+def test_history_is_of_the_fleet() -> None:
+    """The connections of the workers, and the larger of their lag and that of the supervisor."""
+    status = status_of(PretendedFleet())
+    status.tick()
+    history = status.history(0.0)
+
+    assert (history["t_s"], history["connections"], history["loop_lag_s"]) == ([10.0], [4], [0.25])
+    assert status.history(10.0)["t_s"] == []
 
 
 def test_totals_include_the_dead_and_the_supervisor() -> None:
