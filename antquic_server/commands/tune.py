@@ -69,6 +69,8 @@ def _refuse_misplaced(arguments: argparse.Namespace) -> None:
         ("--dry-run", arguments.dry_run, ("apply", "revert")),
         ("--force", arguments.force, ("revert",)),
         ("--topic", bool(arguments.topics), ("check", "apply", "revert", "list")),
+        ("--config", arguments.config is not None, ("check", "apply")),
+        ("--root", arguments.root != "/", ("check", "apply", "revert")),
     ):
         if is_given and arguments.action not in actions:
             raise ConfigurationError("command line", option, arguments.action, "use with " + " or ".join(actions))
@@ -80,12 +82,13 @@ def _on_linux(arguments: argparse.Namespace) -> int:
     from antquic_server.tuning.catalogue import load_topics
     from antquic_server.tuning.places import tuning_directory
     from antquic_server.tuning.plan import choose_topics, follow
-    from antquic_server.tuning.report import render_json, render_text, render_topics
+    from antquic_server.tuning.report import render_json, render_text, render_topics, render_topics_json
 
     known = load_topics(tuning_directory() / "linux")
     topics = choose_topics(known, arguments.topics)
     if arguments.action == "list":
-        print(render_topics(topics if arguments.topics else known))
+        listed = topics if arguments.topics else known
+        print(render_topics_json(listed) if arguments.json else render_topics(listed))
         return ExitCode.OK
     root = _root(arguments.root)
     if arguments.action == "revert":

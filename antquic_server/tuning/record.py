@@ -16,13 +16,26 @@ from pathlib import Path
 
 from antquic_server.errors import AntQuicError
 
-__all__ = ["Entry", "Record", "RecordError", "load_record", "make_directories", "save_record", "write_atomically"]
+__all__ = [
+    "Entry",
+    "Record",
+    "RecordError",
+    "RecordForbiddenError",
+    "load_record",
+    "make_directories",
+    "save_record",
+    "write_atomically",
+]
 
 _VERSION = 1
 
 
 class RecordError(AntQuicError):
     """The record, or the file for the next start, cannot be read, written or understood."""
+
+
+class RecordForbiddenError(RecordError):
+    """There is a record, and this process may not read it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +79,8 @@ def load_record(path: Path) -> Record:
     Read the record; an empty one where there is none.
 
     Raises:
-        RecordError: It cannot be read, or is not a record.
+        RecordForbiddenError: This process may not read it.
+        RecordError: It cannot be read otherwise, or is not a record.
     """
     try:
         with path.open() as file:
@@ -74,6 +88,8 @@ def load_record(path: Path) -> Record:
             content = json.load(file)
     except (FileNotFoundError, NotADirectoryError):
         return Record()
+    except PermissionError:
+        raise RecordForbiddenError(f"{path}: cannot be read: Permission denied") from None
     except (OSError, ValueError) as error:
         raise RecordError(f"{path}: cannot be read: {error}") from None
     wanted = {field.name for field in fields(Entry)}

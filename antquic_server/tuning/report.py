@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from antquic_server.tuning.actions import Report
 from antquic_server.tuning.catalogue import Topic
 from antquic_server.tuning.plan import Outcome, Verdict
 from antquic_server.tuning.rules import normal
 
-__all__ = ["render_json", "render_text", "render_topics"]
+__all__ = ["render_json", "render_text", "render_topics", "render_topics_json"]
 
 _HEADINGS: Mapping[str, tuple[str, str]] = {
     "check": ("now", "expected"),
@@ -74,7 +75,7 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def render_json(report: Report) -> str:
-    """Return one JSON object: ``good``, a list ``settings`` and a list ``files``; values are text, as in the kernel."""
+    """Return one JSON object: ``good``, ``changed`` and lists ``settings`` and ``files``; values are text."""
     settings = [
         {
             "key": outcome.key,
@@ -91,10 +92,20 @@ def render_json(report: Report) -> str:
         "action": report.action,
         "dry_run": report.dry_run,
         "good": report.is_good,
+        "changed": report.has_changed,
         "settings": settings,
         "files": list(report.files),
     }
     return json.dumps(content)
+
+
+def render_topics_json(topics: Sequence[Topic]) -> str:
+    """Return the same as one JSON object, ``{"topics": [...]}``, with the fields of the settings files."""
+    content = []
+    for topic in topics:
+        settings = [{**asdict(setting), "rule": str(setting.rule)} for setting in topic.settings]
+        content.append({**asdict(topic), "settings": settings})
+    return json.dumps({"topics": content})
 
 
 def render_topics(topics: Sequence[Topic]) -> str:

@@ -91,6 +91,29 @@ find /var/lib /etc/sysctl.d -mindepth 1
     assert real_values() == before_here
 
 
+@pytest.mark.parametrize("program", ["/usr/lib/systemd/systemd-sysctl", "/usr/sbin/sysctl --system"])
+def test_the_next_start_sets_what_was_applied(root: None, tmp_path: Path, program: str) -> None:
+    """A start is what systemd and procps do with the directories; the kernel begins with its own values again."""
+    path = program.split(maxsplit=1)[0]
+    require(Path(path).exists(), f"{path} is missing")
+    system = make_system(tmp_path / "system")
+    stock = make_system(tmp_path / "stock")
+    run = run_privately(f"""
+mount --bind {system}/proc/sys /proc/sys || exit 99
+{TUNE} apply {EVERY_TOPIC} >/dev/null; echo exit $?
+cp -r {stock}/proc/sys/. /proc/sys/
+{TUNE} check {EVERY_TOPIC} >/dev/null; echo exit $?
+{program} >/dev/null 2>&1
+{TUNE} check {EVERY_TOPIC} >/dev/null; echo exit $?
+{TUNE} revert >/dev/null; echo exit $?
+""")
+
+    assert exit_codes(run) == [0, 1, 0, 0], run.stdout + run.stderr
+    assert {key: key_file(system, key).read_text() for key in STOCK} == {
+        key: f"{value}\n" for key, value in STOCK.items()
+    }
+
+
 def test_values_of_a_network_namespace_are_set_by_the_kernel_and_restored(root: None, tmp_path: Path) -> None:
     """
     What the namespace has of its own changes and comes back; what belongs to the machine is named and left.

@@ -75,6 +75,7 @@ def test_json_has_one_object(root: Path, capsys: pytest.CaptureFixture[str]) -> 
     content = json.loads(capsys.readouterr().out)
 
     assert content["good"] is False
+    assert content["changed"] is False
     assert {one["verdict"] for one in content["settings"]} == {"to do"}
 
 
@@ -105,6 +106,9 @@ def test_the_list_needs_no_system(capsys: pytest.CaptureFixture[str]) -> None:
     assert "busy-polling: Busy polling" in capsys.readouterr().out
     assert tune("list", "--topic", "ports") == 0
     assert "busy-polling" not in capsys.readouterr().out
+    assert tune("list", "--json", "--topic", "conntrack") == 0
+    (topic,) = json.loads(capsys.readouterr().out)["topics"]
+    assert topic["settings"][2]["rule"] == "range 20 60"
 
 
 def test_measuring_prints_both_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,6 +127,8 @@ def test_measuring_prints_both_tables(monkeypatch: pytest.MonkeyPatch, capsys: p
     ("words", "line"),
     [
         (["tidy"], "command line: tune = 'tidy': expected one of check, apply, revert, list, measure"),
+        (["revert", "--config", "x"], "command line: --config = 'revert': expected use with check or apply"),
+        (["list", "--root", "/x"], "command line: --root = 'list': expected use with check or apply or revert"),
         (["check", "--force"], "command line: --force = 'check': expected use with revert"),
         (["check", "--dry-run"], "command line: --dry-run = 'check': expected use with apply or revert"),
         (

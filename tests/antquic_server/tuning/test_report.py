@@ -81,6 +81,7 @@ def test_programs_get_the_same_facts() -> None:
         "action": "check",
         "dry_run": False,
         "good": False,
+        "changed": False,
         "settings": [
             {
                 "key": "net.core.rmem_max",
