@@ -155,11 +155,16 @@ def write_atomically(path: Path, text: str) -> None:
     """
     Write a file that is whole at every moment, with permissions that let everybody read it.
 
+    What an earlier run that was killed has left half-written is removed. Nothing is written through a link that
+    somebody else has put there, for the directory may belong to the account of the node.
+
     Raises:
         RecordError: It cannot be written; the old content, if any, is still there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.new")
     try:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             with os.fdopen(descriptor, "w") as file:

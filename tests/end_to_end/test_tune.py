@@ -163,6 +163,25 @@ cat /proc/sys/net/ipv4/ip_local_port_range /proc/sys/net/ipv4/ip_local_reserved_
     assert real_values() == before_here
 
 
+def test_where_everything_is_mounted_for_reading_nothing_is_promised(root: None) -> None:
+    """As in most containers: what is not fine is for the machine outside; exit code 1, and no file is left."""
+    before_here = real_values()
+    run = run_privately(f"""
+mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys || exit 99
+[ ! -w /proc/sys/fs/nr_open ] || exit 99
+{TUNE} apply {EVERY_TOPIC} --json; echo exit $?
+find /var/lib /etc/sysctl.d -mindepth 1
+""")
+    (report,) = objects(run)
+
+    assert set(verdicts(report).values()) <= {"not from here", "fine", "not there", "lost at boot"}
+    assert "not from here" in verdicts(report).values()
+    assert report["changed"] is False
+    assert exit_codes(run) == [1]
+    assert run.stdout.splitlines()[-1] == "exit 1", "a file was left"
+    assert real_values() == before_here
+
+
 def test_without_root_nothing_is_touched(root: None, tmp_path: Path) -> None:
     """An ordinary user may look, and is told what changing needs: exit code 3."""
     system = make_system(tmp_path / "system")

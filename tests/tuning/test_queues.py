@@ -139,14 +139,14 @@ def test_the_kernel_takes_the_values_and_takes_them_back(root: None) -> None:
     require(shutil.which("unshare"), "unshare is missing (package util-linux)")
     require(shutil.which("ip"), "ip is missing (package iproute2)")
     script = f"""
-mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs /var/lib || exit 99
+mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs /run || exit 99
 ip link add one type veth peer name two || exit 99
 file=/sys/class/net/one/queues/rx-0/rps_cpus
 cat $file
 sh {SCRIPT} apply one >/dev/null; echo exit $?; cat $file
 sh {SCRIPT} check one >/dev/null; echo exit $?
 sh {SCRIPT} revert one >/dev/null; echo exit $?; cat $file
-ls -A /var/lib
+ls -A /run
 """
     command = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", script]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
