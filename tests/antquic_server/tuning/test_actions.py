@@ -209,6 +209,7 @@ def test_a_missing_module_is_no_fault(tmp_path: Path) -> None:
     key_file(root, "net.core.busy_poll").unlink()
     report = revert(root)
     assert verdicts(report)["net.core.busy_poll"] is Verdict.MISSING
+    assert not (root / RECORD_FILE).exists()
     assert report.is_good
 
 
