@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from textwrap import fill
 
 from antquic_server.tuning.actions import Report
 from antquic_server.tuning.catalogue import Topic
@@ -21,6 +22,10 @@ _NOTHING: Mapping[str, str] = {
     "apply": "nothing to change: every setting is as wanted",
     "revert": "nothing to revert: nothing is recorded",
 }
+
+_FACTS = ("unit", "stock", "why", "effect", "undo", "kernels")
+_COLUMNS = 100
+"""Of text that is read rather than compared."""
 
 
 def render_text(report: Report) -> str:
@@ -113,23 +118,21 @@ def render_topics(topics: Sequence[Topic]) -> str:
     blocks = []
     for topic in topics:
         when = "by default" if topic.by_default else f"only with --topic {topic.name}"
-        lines = [f"{topic.name}: {topic.title} ({when})", f"  {topic.about}"]
+        lines = [f"{topic.name}: {topic.title} ({when})", _wrapped("  ", topic.about)]
         for setting in topic.settings:
-            lines += [
-                "",
-                f"  {setting.key} = {setting.value}",
-                *(
-                    f"    {name:8} {text}"
-                    for name, text in (
-                        ("rule", str(setting.rule)),
-                        ("unit", setting.unit),
-                        ("stock", setting.stock),
-                        ("why", setting.why),
-                        ("effect", setting.effect),
-                        ("undo", setting.undo),
-                        ("kernels", setting.kernels),
-                    )
-                ),
-            ]
+            lines += ["", f"  {setting.key} = {setting.value}"]
+            facts = {"rule": str(setting.rule)} | {name: getattr(setting, name) for name in _FACTS}
+            lines += [_wrapped(f"    {name:9}", fact) for name, fact in facts.items()]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _wrapped(start: str, text: str) -> str:
+    return fill(
+        text,
+        width=_COLUMNS,
+        initial_indent=start,
+        subsequent_indent=" " * len(start),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

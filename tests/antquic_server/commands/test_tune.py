@@ -188,6 +188,17 @@ def test_other_platforms_have_their_script(monkeypatch: pytest.MonkeyPatch, caps
     assert "no options but --dry-run and --force here" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("platform", "key"), [("darwin", "kern.ipc.maxsockbuf"), ("win32", "DefaultSendWindow")])
+def test_other_platforms_have_their_list(
+    platform: str, key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of what their script sets."""
+    monkeypatch.setattr(sys, "platform", platform)
+
+    assert tune("list") == 0
+    assert f"  {key} = 8388608" in capsys.readouterr().out
+
+
 def test_a_script_that_cannot_be_started_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
