@@ -9,7 +9,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "connections": Benchmark(
         summary="memory and CPU time of idle connections",
         ratio="node / aioquic.asyncio.serve",
-        about_s=60,
+        about_s=90,
         quick_s=10,
         options=connections.OPTIONS,
         quick=connections.QUICK,

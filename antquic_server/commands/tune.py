@@ -33,6 +33,9 @@ The ports are those of the configuration (--config, $ANTQUIC_CONFIG). docs/tunin
 
 ACTIONS = ("check", "apply", "revert", "list", "measure")
 
+DIRECTORIES = {"darwin": "macos", "win32": "windows"}
+"""Where in ``tuning/`` the settings of a platform are; Linux for all others."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``tune``."""
@@ -61,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _measure(as_json=arguments.json)
     if sys.platform != "linux" and arguments.action != "list":
         return _by_script(arguments)
-    return _on_linux(arguments)
+    return _by_catalogue(arguments)
 
 
 def _refuse_misplaced(arguments: argparse.Namespace) -> None:
@@ -69,23 +72,26 @@ def _refuse_misplaced(arguments: argparse.Namespace) -> None:
         ("--dry-run", arguments.dry_run, ("apply", "revert")),
         ("--force", arguments.force, ("revert",)),
         ("--topic", bool(arguments.topics), ("check", "apply", "revert", "list")),
+        ("--config", arguments.config is not None, ("check", "apply")),
+        ("--root", arguments.root != "/", ("check", "apply", "revert")),
     ):
         if is_given and arguments.action not in actions:
             raise ConfigurationError("command line", option, arguments.action, "use with " + " or ".join(actions))
 
 
-def _on_linux(arguments: argparse.Namespace) -> int:
+def _by_catalogue(arguments: argparse.Namespace) -> int:
     from antquic_server.config.load import load_settings
     from antquic_server.tuning.actions import apply, check, revert
     from antquic_server.tuning.catalogue import load_topics
     from antquic_server.tuning.places import tuning_directory
     from antquic_server.tuning.plan import choose_topics, follow
-    from antquic_server.tuning.report import render_json, render_text, render_topics
+    from antquic_server.tuning.report import render_json, render_text, render_topics, render_topics_json
 
-    known = load_topics(tuning_directory() / "linux")
+    known = load_topics(tuning_directory() / DIRECTORIES.get(sys.platform, "linux"))
     topics = choose_topics(known, arguments.topics)
     if arguments.action == "list":
-        print(render_topics(topics if arguments.topics else known))
+        listed = topics if arguments.topics else known
+        print(render_topics_json(listed) if arguments.json else render_topics(listed))
         return ExitCode.OK
     root = _root(arguments.root)
     if arguments.action == "revert":

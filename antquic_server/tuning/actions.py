@@ -21,7 +21,14 @@ from antquic_server.tuning.bootfile import BOOT_FILE, foreign_lines, remove_boot
 from antquic_server.tuning.catalogue import Topic
 from antquic_server.tuning.kernel import Kernel, KernelError, NoSuchKeyError
 from antquic_server.tuning.plan import Outcome, Verdict, examine
-from antquic_server.tuning.record import Entry, Record, load_record, make_directories, save_record
+from antquic_server.tuning.record import (
+    Entry,
+    Record,
+    RecordForbiddenError,
+    load_record,
+    make_directories,
+    save_record,
+)
 from antquic_server.tuning.rules import normal
 
 __all__ = ["RECORD_FILE", "Report", "TuningError", "apply", "check", "revert"]
@@ -45,6 +52,13 @@ class Report:
     dry_run: bool = False
 
     @property
+    def has_changed(self) -> bool:
+        """Whether anything was written, to the kernel or to a file; what a dry run would do is no change."""
+        written = {Verdict.CHANGED, Verdict.RESTORED}
+        notes_only = self.dry_run or self.action == "check"
+        return not notes_only and (bool(self.files) or any(outcome.verdict in written for outcome in self.outcomes))
+
+    @property
     def is_good(self) -> bool:
         """Whether nothing is left to do or went wrong; planned changes of a dry run are no fault."""
         planned = {Verdict.TO_DO, Verdict.LOST_AT_BOOT} if self.dry_run else set()
@@ -58,8 +72,16 @@ def check(root: Path, topics: Iterable[Topic]) -> Report:
     Raises:
         RecordError: The record of an earlier ``apply`` cannot be read.
     """
-    outcomes = examine(Kernel(root=root), topics, load_record(root / RECORD_FILE))
-    return Report(action="check", outcomes=tuple(outcomes))
+    record, files = _visible_record(root)
+    return Report(action="check", outcomes=tuple(examine(Kernel(root=root), topics, record)), files=files)
+
+
+def _visible_record(root: Path) -> tuple[Record, tuple[str, ...]]:
+    """The record for who only looks: an ordinary user may be kept out of the node's directory."""
+    try:
+        return load_record(root / RECORD_FILE), ()
+    except RecordForbiddenError as error:
+        return Record(), (f"{error}: whether everything applied is kept at the next start is not known",)
 
 
 def apply(root: Path, topics: Iterable[Topic], *, dry_run: bool = False) -> Report:
@@ -74,8 +96,8 @@ def apply(root: Path, topics: Iterable[Topic], *, dry_run: bool = False) -> Repo
     """
     kernel = Kernel(root=root)
     if dry_run:
-        outcomes = examine(kernel, topics, load_record(root / RECORD_FILE))
-        return Report(action="apply", outcomes=tuple(outcomes), dry_run=True)
+        record, files = _visible_record(root)
+        return Report(action="apply", outcomes=tuple(examine(kernel, topics, record)), files=files, dry_run=True)
     _require_root(root, "apply")
     made = [str(path) for path in make_directories((root / RECORD_FILE).parent)]
     try:

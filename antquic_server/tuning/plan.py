@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from antquic_server.config.model import Settings
-from antquic_server.errors import AddressDecodeError, ConfigurationError
+from antquic_server.errors import ConfigurationError
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.tuning.bootfile import BOOT_FILE, values_at_boot
 from antquic_server.tuning.catalogue import Setting, Topic
@@ -55,12 +55,7 @@ class Outcome:
 
 
 def _listen_ports(settings: Settings) -> str:
-    ports = set()
-    for text in settings.endpoint.listen:
-        try:
-            ports.add(SocketAddress.parse(text).port)
-        except AddressDecodeError as error:
-            raise ConfigurationError("configuration", "endpoint.listen", text, str(error)) from None
+    ports = {SocketAddress.parse(text).port for text in settings.endpoint.listen}
     return port_text(frozenset(ports - {0}))
 
 

@@ -16,13 +16,26 @@ from pathlib import Path
 
 from antquic_server.errors import AntQuicError
 
-__all__ = ["Entry", "Record", "RecordError", "load_record", "make_directories", "save_record", "write_atomically"]
+__all__ = [
+    "Entry",
+    "Record",
+    "RecordError",
+    "RecordForbiddenError",
+    "load_record",
+    "make_directories",
+    "save_record",
+    "write_atomically",
+]
 
 _VERSION = 1
 
 
 class RecordError(AntQuicError):
     """The record, or the file for the next start, cannot be read, written or understood."""
+
+
+class RecordForbiddenError(RecordError):
+    """There is a record, and this process may not read it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +79,8 @@ def load_record(path: Path) -> Record:
     Read the record; an empty one where there is none.
 
     Raises:
-        RecordError: It cannot be read, or is not a record.
+        RecordForbiddenError: This process may not read it.
+        RecordError: It cannot be read otherwise, or is not a record.
     """
     try:
         with path.open() as file:
@@ -74,6 +88,8 @@ def load_record(path: Path) -> Record:
             content = json.load(file)
     except (FileNotFoundError, NotADirectoryError):
         return Record()
+    except PermissionError:
+        raise RecordForbiddenError(f"{path}: cannot be read: Permission denied") from None
     except (OSError, ValueError) as error:
         raise RecordError(f"{path}: cannot be read: {error}") from None
     wanted = {field.name for field in fields(Entry)}
@@ -139,11 +155,16 @@ def write_atomically(path: Path, text: str) -> None:
     """
     Write a file that is whole at every moment, with permissions that let everybody read it.
 
+    What an earlier run that was killed has left half-written is removed. Nothing is written through a link that
+    somebody else has put there, for the directory may belong to the account of the node.
+
     Raises:
         RecordError: It cannot be written; the old content, if any, is still there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.new")
     try:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             with os.fdopen(descriptor, "w") as file:

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from textwrap import fill
 
 from antquic_server.tuning.actions import Report
 from antquic_server.tuning.catalogue import Topic
 from antquic_server.tuning.plan import Outcome, Verdict
 from antquic_server.tuning.rules import normal
 
-__all__ = ["render_json", "render_text", "render_topics"]
+__all__ = ["render_json", "render_text", "render_topics", "render_topics_json"]
 
 _HEADINGS: Mapping[str, tuple[str, str]] = {
     "check": ("now", "expected"),
@@ -20,6 +22,10 @@ _NOTHING: Mapping[str, str] = {
     "apply": "nothing to change: every setting is as wanted",
     "revert": "nothing to revert: nothing is recorded",
 }
+
+_FACTS = ("unit", "stock", "why", "effect", "undo", "kernels")
+_COLUMNS = 100
+"""Of text that is read rather than compared."""
 
 
 def render_text(report: Report) -> str:
@@ -74,7 +80,7 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def render_json(report: Report) -> str:
-    """Return one JSON object: ``good``, a list ``settings`` and a list ``files``; values are text, as in the kernel."""
+    """Return one JSON object: ``good``, ``changed`` and lists ``settings`` and ``files``; values are text."""
     settings = [
         {
             "key": outcome.key,
@@ -91,10 +97,20 @@ def render_json(report: Report) -> str:
         "action": report.action,
         "dry_run": report.dry_run,
         "good": report.is_good,
+        "changed": report.has_changed,
         "settings": settings,
         "files": list(report.files),
     }
     return json.dumps(content)
+
+
+def render_topics_json(topics: Sequence[Topic]) -> str:
+    """Return the same as one JSON object, ``{"topics": [...]}``, with the fields of the settings files."""
+    content = []
+    for topic in topics:
+        settings = [{**asdict(setting), "rule": str(setting.rule)} for setting in topic.settings]
+        content.append({**asdict(topic), "settings": settings})
+    return json.dumps({"topics": content})
 
 
 def render_topics(topics: Sequence[Topic]) -> str:
@@ -102,23 +118,21 @@ def render_topics(topics: Sequence[Topic]) -> str:
     blocks = []
     for topic in topics:
         when = "by default" if topic.by_default else f"only with --topic {topic.name}"
-        lines = [f"{topic.name}: {topic.title} ({when})", f"  {topic.about}"]
+        lines = [f"{topic.name}: {topic.title} ({when})", _wrapped("  ", topic.about)]
         for setting in topic.settings:
-            lines += [
-                "",
-                f"  {setting.key} = {setting.value}",
-                *(
-                    f"    {name:8} {text}"
-                    for name, text in (
-                        ("rule", str(setting.rule)),
-                        ("unit", setting.unit),
-                        ("stock", setting.stock),
-                        ("why", setting.why),
-                        ("effect", setting.effect),
-                        ("undo", setting.undo),
-                        ("kernels", setting.kernels),
-                    )
-                ),
-            ]
+            lines += ["", f"  {setting.key} = {setting.value}"]
+            facts = {"rule": str(setting.rule)} | {name: getattr(setting, name) for name in _FACTS}
+            lines += [_wrapped(f"    {name:9}", fact) for name, fact in facts.items()]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _wrapped(start: str, text: str) -> str:
+    return fill(
+        text,
+        width=_COLUMNS,
+        initial_indent=start,
+        subsequent_indent=" " * len(start),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -91,6 +91,29 @@ find /var/lib /etc/sysctl.d -mindepth 1
     assert real_values() == before_here
 
 
+@pytest.mark.parametrize("program", ["/usr/lib/systemd/systemd-sysctl", "/usr/sbin/sysctl --system"])
+def test_the_next_start_sets_what_was_applied(root: None, tmp_path: Path, program: str) -> None:
+    """A start is what systemd and procps do with the directories; the kernel begins with its own values again."""
+    path = program.split(maxsplit=1)[0]
+    require(Path(path).exists(), f"{path} is missing")
+    system = make_system(tmp_path / "system")
+    stock = make_system(tmp_path / "stock")
+    run = run_privately(f"""
+mount --bind {system}/proc/sys /proc/sys || exit 99
+{TUNE} apply {EVERY_TOPIC} >/dev/null; echo exit $?
+cp -r {stock}/proc/sys/. /proc/sys/
+{TUNE} check {EVERY_TOPIC} >/dev/null; echo exit $?
+{program} >/dev/null 2>&1
+{TUNE} check {EVERY_TOPIC} >/dev/null; echo exit $?
+{TUNE} revert >/dev/null; echo exit $?
+""")
+
+    assert exit_codes(run) == [0, 1, 0, 0], run.stdout + run.stderr
+    assert {key: key_file(system, key).read_text() for key in STOCK} == {
+        key: f"{value}\n" for key, value in STOCK.items()
+    }
+
+
 def test_values_of_a_network_namespace_are_set_by_the_kernel_and_restored(root: None, tmp_path: Path) -> None:
     """
     What the namespace has of its own changes and comes back; what belongs to the machine is named and left.
@@ -137,6 +160,25 @@ cat /proc/sys/net/ipv4/ip_local_port_range /proc/sys/net/ipv4/ip_local_reserved_
     assert after == before
     # What belongs to the machine cannot be set in here: that is told, and is no success.
     assert exit_codes(run) == [int(not first["good"]), int(not first["good"]), 0], run.stdout + run.stderr
+    assert real_values() == before_here
+
+
+def test_where_everything_is_mounted_for_reading_nothing_is_promised(root: None) -> None:
+    """As in most containers: what is not fine is for the machine outside; exit code 1, and no file is left."""
+    before_here = real_values()
+    run = run_privately(f"""
+mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys || exit 99
+[ ! -w /proc/sys/fs/nr_open ] || exit 99
+{TUNE} apply {EVERY_TOPIC} --json; echo exit $?
+find /var/lib /etc/sysctl.d -mindepth 1
+""")
+    (report,) = objects(run)
+
+    assert set(verdicts(report).values()) <= {"not from here", "fine", "not there", "lost at boot"}
+    assert "not from here" in verdicts(report).values()
+    assert report["changed"] is False
+    assert exit_codes(run) == [1]
+    assert run.stdout.splitlines()[-1] == "exit 1", "a file was left"
     assert real_values() == before_here
 
 

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import socket
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from antquic_server.tuning.places import tuning_directory
 from support.require import require
 from support.tuned_system import snapshot
+from support.veth import in_namespace, veth_pair
 
 SCRIPT = tuning_directory() / "linux" / "queues.sh"
 
@@ -136,14 +139,14 @@ def test_the_kernel_takes_the_values_and_takes_them_back(root: None) -> None:
     require(shutil.which("unshare"), "unshare is missing (package util-linux)")
     require(shutil.which("ip"), "ip is missing (package iproute2)")
     script = f"""
-mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs /var/lib || exit 99
+mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs /run || exit 99
 ip link add one type veth peer name two || exit 99
 file=/sys/class/net/one/queues/rx-0/rps_cpus
 cat $file
 sh {SCRIPT} apply one >/dev/null; echo exit $?; cat $file
 sh {SCRIPT} check one >/dev/null; echo exit $?
 sh {SCRIPT} revert one >/dev/null; echo exit $?; cat $file
-ls -A /var/lib
+ls -A /run
 """
     command = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", script]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -153,6 +156,39 @@ ls -A /var/lib
     assert rest[0] == "exit 0", run.stdout + run.stderr
     assert int(rest[1].replace(",", ""), 16) == (1 << os.sysconf("SC_NPROCESSORS_ONLN")) - 1
     assert rest[2:] == ["exit 0", "exit 0", before]
+
+
+CHAIN = "add chain inet f c { type filter hook input priority 0; }"
+FIREWALL = f"add table inet f; {CHAIN}; add rule inet f c ct state new accept"
+PEERS = 200
+
+
+def test_the_notrack_rules_keep_the_table_empty(root: None) -> None:
+    """Two hundred peers of a machine with a stateful firewall: an entry each without the rules, none with them."""
+    require(shutil.which("nft"), "nft is missing (package nftables)")
+    file = tuning_directory() / "linux" / "notrack.nft"
+    entries = []
+    for commands in ([["nft", FIREWALL]], [["nft", FIREWALL], ["nft", "-f", str(file)]]):
+        with veth_pair(1500) as pair:
+            for command in commands:
+                subprocess.run(["ip", "netns", "exec", pair.near, *command], check=True)
+            node = in_namespace(pair.near, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            with node, ExitStack() as stack:
+                node.bind((pair.near_hosts[0], 10000))
+                node.settimeout(10)
+                for _ in range(PEERS):
+                    peer = in_namespace(pair.far, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                    stack.enter_context(peer)
+                    peer.settimeout(10)
+                    peer.sendto(b"hello", node.getsockname())
+                    data, address = node.recvfrom(9)
+                    node.sendto(data, address)
+                    assert peer.recv(9) == b"hello"
+            count = ["ip", "netns", "exec", pair.near, "cat", "/proc/sys/net/netfilter/nf_conntrack_count"]
+            run = subprocess.run(count, capture_output=True, text=True, check=True)
+            entries.append(int(run.stdout))
+
+    assert entries == [PEERS, 0]
 
 
 def test_the_notrack_rules_are_taken_twice_and_removed(root: None) -> None:

@@ -190,7 +190,6 @@ revert() {
     done <<LIST
 $lines
 LIST
-    [ "$dry_run" = yes ] || rmdir "$(dirname "$record")" 2>/dev/null || true
     return $code
 }
 
@@ -208,7 +207,8 @@ for option in "$@"; do
 done
 case "$action" in check | apply | revert) ;; *) fail 2 "$action: $usage" ;; esac
 case "$interface" in */* | .*) fail 2 "$interface: expected the name of an interface, as in ip link" ;; esac
-record="$root/var/lib/antquic-server/queues-$interface.tsv"
+# Gone at the next start, as the settings are; and nobody but root can put anything there.
+record="$root/run/antquic-server-queues-$interface.tsv"
 [ -d "$root/sys/class/net/$interface/queues" ] || fail 3 "there is no interface $interface: ip link lists them"
 [ "$action" = check ] || [ "$dry_run" = yes ] || require_root "$action"
 case "$action" in revert) revert ;; *) each "$action" ;; esac

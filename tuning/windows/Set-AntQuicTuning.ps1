@@ -251,7 +251,8 @@ if ($Apply) {
     }
 }
 elseif ($Revert) {
-    foreach ($name in @($record.Keys | Sort-Object)) {
+    # Names that are not ours are left out: the record lies where others may have written.
+    foreach ($name in @($record.Keys | Where-Object -FilterScript { $wanted.ContainsKey($_) } | Sort-Object)) {
         $now = Get-CurrentValue -Key $key -Name $name
         $found = $record[$name].Found
         if ($now -ne $found -and $now -ne $record[$name].Applied -and -not $Force) {

@@ -255,6 +255,30 @@ def test_profile_of_no_server_is_no_success(
         run(Request(names=["one"], profile=tmp_path / "flames"))
 
 
+def test_flame_graphs_are_named_and_so_is_what_is_missing(
+    fakes: dict[str, Fake], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On standard error, after the tables; one of two is better than none."""
+
+    class FakeProfiler:
+        """Stands in for one that has seen two servers."""
+
+        def __init__(self, directory: Path) -> None:
+            self.written = [directory / "one-1-node.svg"]
+            self.failures = ["no flame graph of stock asyncio (pid 1): Permission denied"]
+            self.benchmark = ""
+
+    monkeypatch.setattr(campaign, "Profiler", FakeProfiler)
+
+    assert run(Request(names=["one"], profile=tmp_path)) == 0
+
+    said = capsys.readouterr().err.splitlines()
+    assert said[-2:] == [
+        f"bench: flame graph: {tmp_path}/one-1-node.svg",
+        "bench: no flame graph of stock asyncio (pid 1): Permission denied",
+    ]
+
+
 def test_benchmarks_of_ones_own_are_listed_and_run_with_the_others(
     fakes: dict[str, Fake], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,6 +72,19 @@ def test_reason_of_py_spy_is_passed_on(tmp_path: Path, monkeypatch: pytest.Monke
     assert found.failures == ["no flame graph of node (pid 4242): Error: Permission denied"]
 
 
+def test_py_spy_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And there is no flame graph, which is said."""
+    program = fake_py_spy(tmp_path, "time.sleep(600)")
+    monkeypatch.setattr(profiler, "find_py_spy", lambda: program)
+    monkeypatch.setattr(profiler, "_STOP_TIMEOUT_S", 0.1)
+    found = Profiler(tmp_path)
+
+    with profiling(found), profiled(4242, "node"):
+        wait_for(tmp_path / "started")
+
+    assert found.failures == ["no flame graph of node (pid 4242): py-spy wrote nothing"]
+
+
 @pytest.mark.end_to_end
 def test_real_flame_graph_of_a_real_server(tmp_path: Path, root: None) -> None:
     """py-spy attaches to a server of ours and draws its functions."""

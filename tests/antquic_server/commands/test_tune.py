@@ -75,6 +75,7 @@ def test_json_has_one_object(root: Path, capsys: pytest.CaptureFixture[str]) -> 
     content = json.loads(capsys.readouterr().out)
 
     assert content["good"] is False
+    assert content["changed"] is False
     assert {one["verdict"] for one in content["settings"]} == {"to do"}
 
 
@@ -105,6 +106,9 @@ def test_the_list_needs_no_system(capsys: pytest.CaptureFixture[str]) -> None:
     assert "busy-polling: Busy polling" in capsys.readouterr().out
     assert tune("list", "--topic", "ports") == 0
     assert "busy-polling" not in capsys.readouterr().out
+    assert tune("list", "--json", "--topic", "conntrack") == 0
+    (topic,) = json.loads(capsys.readouterr().out)["topics"]
+    assert topic["settings"][2]["rule"] == "range 20 60"
 
 
 def test_measuring_prints_both_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,6 +127,8 @@ def test_measuring_prints_both_tables(monkeypatch: pytest.MonkeyPatch, capsys: p
     ("words", "line"),
     [
         (["tidy"], "command line: tune = 'tidy': expected one of check, apply, revert, list, measure"),
+        (["revert", "--config", "x"], "command line: --config = 'revert': expected use with check or apply"),
+        (["list", "--root", "/x"], "command line: --root = 'list': expected use with check or apply or revert"),
         (["check", "--force"], "command line: --force = 'check': expected use with revert"),
         (["check", "--dry-run"], "command line: --dry-run = 'check': expected use with apply or revert"),
         (
@@ -180,6 +186,17 @@ def test_other_platforms_have_their_script(monkeypatch: pytest.MonkeyPatch, caps
     assert started[0][-2:] == ["apply", "--dry-run"]
     assert tune("check", "--json") == 2
     assert "no options but --dry-run and --force here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("platform", "key"), [("darwin", "kern.ipc.maxsockbuf"), ("win32", "DefaultSendWindow")])
+def test_other_platforms_have_their_list(
+    platform: str, key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of what their script sets."""
+    monkeypatch.setattr(sys, "platform", platform)
+
+    assert tune("list") == 0
+    assert f"  {key} = 8388608" in capsys.readouterr().out
 
 
 def test_a_script_that_cannot_be_started_says_so(

@@ -4,6 +4,7 @@ import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from antquic_server.tuning.actions import RECORD_FILE, Report, TuningError, appl
 from antquic_server.tuning.bootfile import BOOT_FILE, values_at_boot
 from antquic_server.tuning.kernel import Kernel
 from antquic_server.tuning.plan import Verdict, choose_topics
-from antquic_server.tuning.record import RecordError, load_record
+from antquic_server.tuning.record import RecordError, RecordForbiddenError, load_record
 from support.tuned_system import STOCK, catalogue, key_file, make_system, settings_of, snapshot
 
 RMEM = "net.core.rmem_max"
@@ -45,6 +46,7 @@ def test_apply_then_revert_restores_every_byte(root: Path) -> None:
 
     assert set(verdicts(report).values()) == {Verdict.RESTORED}
     assert report.is_good
+    assert report.has_changed
     assert [outcome.key for outcome in report.outcomes] == list(reversed(settings_of(catalogue())))
     assert snapshot(root) == before
 
@@ -57,6 +59,7 @@ def test_a_second_apply_changes_nothing(root: Path) -> None:
 
     assert set(verdicts(report).values()) == {Verdict.FINE}
     assert report.files == ()
+    assert not report.has_changed
     assert snapshot(root) == before
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()} == times
     assert check(root, catalogue()).is_good
@@ -133,6 +136,7 @@ def test_a_dry_run_writes_nothing(root: Path) -> None:
     report = apply(root, catalogue(), dry_run=True)
 
     assert report.is_good
+    assert not report.has_changed
     assert set(verdicts(report).values()) == {Verdict.TO_DO}
     assert snapshot(root) == before
     apply(root, catalogue())
@@ -205,6 +209,7 @@ def test_a_missing_module_is_no_fault(tmp_path: Path) -> None:
     key_file(root, "net.core.busy_poll").unlink()
     report = revert(root)
     assert verdicts(report)["net.core.busy_poll"] is Verdict.MISSING
+    assert not (root / RECORD_FILE).exists()
     assert report.is_good
 
 
@@ -365,6 +370,27 @@ def test_a_broken_record_stops_everything(root: Path) -> None:
     with pytest.raises(RecordError, match=r"tuning\.json: cannot be read"):
         revert(root)
     assert snapshot(root) == before
+
+
+def test_who_may_not_read_the_record_may_still_look(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ordinary user, kept out of the node's directory, is told what that leaves open; only root may change."""
+    apply(root, catalogue())
+
+    real = Path.open
+
+    def forbid(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == RECORD_FILE.name:
+            raise PermissionError(13, "ignored")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", forbid)
+    for report in (check(root, catalogue()), apply(root, catalogue(), dry_run=True)):
+        assert set(verdicts(report).values()) == {Verdict.FINE}
+        assert report.is_good
+        assert not report.has_changed
+        assert "tuning.json: cannot be read: Permission denied: whether" in report.files[0]
+    with pytest.raises(RecordForbiddenError):
+        apply(root, catalogue())
 
 
 def test_two_runs_do_not_mix(root: Path) -> None:

@@ -67,6 +67,17 @@ def test_what_cannot_be_read_says_why(kernel: Kernel) -> None:
         kernel.write("net.core", "1")
 
 
+def test_a_directory_that_may_not_be_entered_says_so(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where looking alone is refused."""
+
+    def forbid(path: Path, **options: object) -> None:
+        raise PermissionError(13, "ignored")
+
+    monkeypatch.setattr(Path, "stat", forbid)
+    with pytest.raises(KernelError, match=r"rmem_max: cannot be read: Permission denied"):
+        kernel.require_writable(KEY)
+
+
 def test_bytes_that_are_no_text_are_no_value(kernel: Kernel) -> None:
     """They are reported instead of ending in a traceback."""
     key_file(kernel.root, KEY).write_bytes(b"\xff\xfe")

@@ -124,6 +124,16 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "r").is_symlink()
 
 
+def test_what_a_killed_run_has_left_is_replaced(tmp_path: Path) -> None:
+    """Also where it is a link of somebody else's to a file of root's."""
+    (tmp_path / "other").write_text("theirs")
+    (tmp_path / ".r.new").symlink_to(tmp_path / "other")
+    write_atomically(tmp_path / "r", "new")
+
+    assert (tmp_path / "other").read_text() == "theirs"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "r"]
+
+
 def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
