@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from antquic_server import __version__
-from antquic_server.commands import bench, identity, natlab, peer, serve, status
+from antquic_server.commands import bench, identity, log, natlab, peer, qlog, serve, status
 from antquic_server.errors import AntQuicError, ConfigurationError, ExitCode, UsageError
 
 __all__ = ["main"]
@@ -48,6 +48,8 @@ COMMANDS = {
     "status": _Command(
         summary=status.SUMMARY, examples=status.EXAMPLES, add_arguments=status.add_arguments, run=status.run
     ),
+    "log": _Command(summary=log.SUMMARY, examples=log.EXAMPLES, add_arguments=log.add_arguments, run=log.run),
+    "qlog": _Command(summary=qlog.SUMMARY, examples=qlog.EXAMPLES, add_arguments=qlog.add_arguments, run=qlog.run),
     "identity": _Command(
         summary=identity.SUMMARY,
         examples=identity.EXAMPLES,

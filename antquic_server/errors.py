@@ -29,7 +29,8 @@ The tree of errors this project raises.
     │   └── PeerClosedError        a connection to a peer has ended: code, reason
     ├── NoPortError                no port for a relay session
     ├── ChannelClosedError         the other end of an IPC channel is gone
-    └── AdminUnreachableError      no node answers at the admin address
+    ├── AdminUnreachableError      no node answers at the admin address
+    └── ControlRefusedError        a node refuses what was asked over its control socket
 
 Facts are attributes; the text is composed in ``__str__`` by the exception itself.
 """
@@ -45,6 +46,7 @@ __all__ = [
     "ChannelClosedError",
     "ConfigurationError",
     "ConnectionIdDecodeError",
+    "ControlRefusedError",
     "CoordinationDecodeError",
     "DecodeError",
     "ExitCode",
@@ -247,3 +249,7 @@ class AdminUnreachableError(AntQuicError):
 
     def __str__(self) -> str:
         return f"no node answers at {self.url}: {self.detail}"
+
+
+class ControlRefusedError(AntQuicError):
+    """A node refuses what was asked over its control socket, or there was nothing to do; its one line says why."""

@@ -9,6 +9,8 @@ The document of ``/status``::
     totals     counters and gauges of the whole node, keys as in ``stats.counters``
     directory  peers, connections, dropped
     relay      sessions, delivered bytes, introductions, refusals, canaries, quota and limits (``relay_status``)
+    control    path of the control socket, null without one
+    keylog     file that the TLS secrets go to, null (as it should be) without one
 """
 
 from collections.abc import Callable
@@ -35,6 +37,8 @@ class NodeFacts:
     listen: list[str]
     steered: bool
     started_s: float
+    control: str | None = None
+    keylog: str | None = None
 
 
 class NodeStatus:
@@ -89,6 +93,8 @@ class NodeStatus:
                 "dropped": fleet.directory.dropped,
             },
             "relay": relay_document(fleet.relay.quotas, totals, now_s),
+            "control": facts.control,
+            "keylog": facts.keylog,
         }
 
     def totals(self) -> dict[str, float]:
