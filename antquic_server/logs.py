@@ -9,6 +9,7 @@ What comes too often is counted instead (``log_repeats``). The counts are writte
 latest when ``settle_repeats`` is called, which every event loop of ours does several times a second, and at the end.
 """
 
+import io
 import logging
 import os
 import sys
@@ -216,8 +217,16 @@ def _console_renderer(stream: TextIO) -> Processor:
     return structlog.dev.ConsoleRenderer(
         colors=stream.isatty(),
         # Otherwise drawn in frames, with every local variable, where the rich package is installed.
-        exception_formatter=structlog.dev.plain_traceback,
+        exception_formatter=_indented_traceback,
     )
+
+
+def _indented_traceback(stream: TextIO, exc_info: Any) -> None:
+    """Write a traceback whose message may hold what a stranger chose: it begins no line and commands no terminal."""
+    plain = io.StringIO()
+    structlog.dev.plain_traceback(plain, exc_info)
+    for line in plain.getvalue().split("\n"):
+        stream.write(f"\n    {line if line.isprintable() else ascii(line)[1:-1]}" if line else "")
 
 
 def _bytes_to_hexadecimal(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:

@@ -30,8 +30,6 @@ MAX_LEVELS: Final = 256
 _PACKAGE: Final = "antquic_server"
 _PACKAGES: Final = (_PACKAGE, "workers")
 _FORM: Final = "LEVEL or MODULE=LEVEL, separated by commas, like info,workers.relay=debug"
-_NEAR: Final = 3
-"""Suggestions for a name that does not exist."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +76,8 @@ def check_modules(source: str, key: str, modules: Mapping[str, str]) -> None:
     for name, level in modules.items():
         if name.partition(".")[0] in LIBRARIES or name in known_modules():
             continue
-        near = get_close_matches(name, known_modules(), n=_NEAR, cutoff=0.6)
-        hint = f" (did you mean {' or '.join(near)}?)" if near else f", like net.udp, workers.relay or {LIBRARIES[-1]}"
+        near = get_close_matches(name, known_modules(), n=1, cutoff=0.6)
+        hint = f" (did you mean {near[0]}?)" if near else f", like net.udp, workers.relay or {LIBRARIES[-1]}"
         raise ConfigurationError(source, f"{key}.{name}", level, "a module that exists" + hint)
 
 

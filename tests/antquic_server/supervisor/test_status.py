@@ -149,7 +149,8 @@ def test_document_has_all_sections() -> None:
     assert isinstance(relay, dict)
     assert relay["introductions"] == {"direct": 8, "relayed": 1}
     assert relay["refusals"] == {"channel": {"open_rate": 2}, "stream": {}}
-    assert list(document) == ["node", "workers", "spares", "totals", "directory", "relay"]
+    assert list(document) == ["node", "workers", "spares", "totals", "directory", "relay", "control", "keylog"]
+    assert (document["control"], document["keylog"]) == (None, None)
 
 
 def test_totals_include_the_dead_and_the_supervisor() -> None:
