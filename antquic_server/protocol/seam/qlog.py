@@ -107,6 +107,12 @@ class TracedConnection(MigratingConnection):
             self._quic_logger = trace
             self._loss._quic_logger = trace
 
+    def _close_end(self) -> None:
+        if self.trace is not None:
+            # aioquic would give it back to the logger of its configuration, from which it did not come.
+            self.set_trace(None)
+        super()._close_end()
+
     def _trace_extension_frame(self, frames: list[Any] | None, frame_type: int, frame: ExtensionFrame) -> None:
         """Add a frame that aioquic does not know to those of its packet, if the connection is traced."""
         if self._quic_logger is None or frames is None:

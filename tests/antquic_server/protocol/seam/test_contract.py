@@ -24,6 +24,7 @@ SEAM = Path(antquic_server.protocol.seam.__path__[0])
 
 CONNECTION_METHODS = {
     # Overridden.
+    "_close_end": "() -> None",
     "_confirm_handshake": "() -> None",
     "_initialize": "(peer_cid: bytes) -> None",
     "_send_probing_frames": "(network_path: QuicNetworkPath, now: float) -> list[tuple[bytes, typing.Any]]",
@@ -34,7 +35,6 @@ CONNECTION_METHODS = {
     "_write_stream_limits": "(builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream) -> None",
     # Called, or handed on as delivery handlers.
     "_add_network_path": "(network_path: QuicNetworkPath) -> None",
-    "_close_end": "() -> None",
     "_flush_builder": (
         "(builder: QuicPacketBuilder, network_path: QuicNetworkPath, peer_cid: bytes, now: float)"
         " -> list[tuple[bytes, typing.Any]]"
