@@ -34,6 +34,9 @@ _QUIETER = {
 }
 """Loggers of libraries that stay above these levels unless ``log.modules`` names them."""
 
+_PLAIN: Final = (type(None), list, tuple, dict)
+"""Besides texts and numbers, what both forms can show."""
+
 _repeats: Final = RepeatLimiter(burst=0, window_s=1.0, clock=time.monotonic)
 """Of this process, as levels are: structlog keeps whatever it was configured with first."""
 
@@ -200,7 +203,7 @@ def _formatter(form: str, stream: TextIO, process: str, slot: int | None) -> log
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         add_place,
-        _bytes_to_hexadecimal,
+        _write_out,
     ]
     if readable:
         processors += [_escape_unprintable, _console_renderer(stream)]
@@ -225,15 +228,21 @@ def _indented_traceback(stream: TextIO, exc_info: Any) -> None:
     """Write a traceback whose message may hold what a stranger chose: it begins no line and commands no terminal."""
     plain = io.StringIO()
     structlog.dev.plain_traceback(plain, exc_info)
-    for line in plain.getvalue().split("\n"):
-        stream.write(f"\n    {line if line.isprintable() else ascii(line)[1:-1]}" if line else "")
+    lines = filter(None, plain.getvalue().split("\n"))
+    stream.writelines(f"\n    {line if line.isprintable() else ascii(line)[1:-1]}" for line in lines)
 
 
-def _bytes_to_hexadecimal(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
-    """Write peer ids and connection IDs as everybody else does."""
+def _write_out(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
+    """
+    Turn facts into texts, peer ids and connection IDs in hexadecimal as everybody writes them.
+
+    Done here and not where the line is logged, so that a line nobody wants costs no formatting.
+    """
     for key, value in event_dict.items():
         if isinstance(value, bytes):
             event_dict[key] = value.hex()
+        elif type(value) not in _PLAIN and not isinstance(value, str | int | float) and key != "exc_info":
+            event_dict[key] = str(value)
     return event_dict
 
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from antquic_server.bench import datagram, handshake, mtu, relay, relay_plan
+from antquic_server.bench import datagram, handshake, log_cost, mtu, relay, relay_plan
 from antquic_server.bench.report import Report, machine
 from antquic_server.errors import UsageError
 
@@ -34,6 +34,12 @@ BENCHMARKS: dict[str, Benchmark] = {
         options=handshake.OPTIONS,
         quick={"rounds": "10", "live_s": "1"},
         run=handshake.run,
+    ),
+    "logging": Benchmark(
+        summary="echoes and handshakes per CPU second by log level, and what single log calls cost",
+        options=log_cost.OPTIONS,
+        quick=log_cost.QUICK,
+        run=log_cost.run,
     ),
     "mtu": Benchmark(
         summary="streams with a node and peer to peer: datagrams of 1200 bytes against path MTU discovery",

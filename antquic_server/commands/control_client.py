@@ -98,7 +98,7 @@ class ControlClient:
             raise AdminUnreachableError(str(self.path), f"no answer within {TIMEOUT_S:g} s") from None
         except PermissionError:
             raise ControlRefusedError(f"{self.path}: only root and the user that the node runs as may") from None
-        except http.client.RemoteDisconnected:
+        except (ConnectionResetError, BrokenPipeError):
             raise ControlRefusedError(f"{self.path}: the node does not talk to this user") from None
         except OSError as error:
             raise AdminUnreachableError(str(self.path), error.strerror or type(error).__name__) from None

@@ -82,7 +82,7 @@ class AdminResponse:
     @classmethod
     def of_text(cls, status: int, line: str, *, allow: str = "GET, HEAD") -> Self:
         """Return an answer of one line."""
-        return cls(status=status, body=f"{line}\n".encode(), allow=allow)
+        return cls(status=status, body=f"{line}\n".encode(errors="backslashreplace"), allow=allow)
 
     @classmethod
     def of_json(cls, status: int, document: object) -> Self:

@@ -134,10 +134,10 @@ class QlogDesk:
             fd = os.open(capture.directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return None
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return None
-            return os.pread(file.fileno(), PIECE_BYTES, offset)
+        try:
+            return os.pread(fd, PIECE_BYTES, offset) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+        finally:
+            os.close(fd)
 
     def stop(self, number: int) -> bool:
         """End a capture before its time; False if there is none of this number."""

@@ -398,8 +398,7 @@ MISTAKES = [
     Mistake(
         name="module_that_does_not_exist",
         file='[log.modules]\nsupervisr = "debug"\n',
-        line="node.toml: log.modules.supervisr = 'debug': expected a module that exists (did you mean "
-        "supervisor?)",
+        line="node.toml: log.modules.supervisr = 'debug': expected a module that exists (did you mean supervisor?)",
         in_process_only=True,
     ),
     Mistake(

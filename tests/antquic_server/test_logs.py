@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ import structlog
 
 from antquic_server.config.model import LogSettings
 from antquic_server.logs import NodeLogger, change_levels, configure_logging, get_logger, settle_repeats
+from antquic_server.net.paths import PathAddress
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +142,28 @@ def test_bytes_are_written_in_hexadecimal(capsys: pytest.CaptureFixture[str]) ->
     get_logger("antquic_server.x").info("peer", peer_id=b"\x00\xff")
 
     assert _lines(capsys)[0]["peer_id"] == "00ff"
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_facts_are_written_out_when_the_line_is(form: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Paths, addresses, errors and enums as texts; what JSON has of its own stays."""
+
+    class Made:
+        def __str__(self) -> str:
+            return "made of text"
+
+    configure_logging(LogSettings(format=form), process="worker", slot=0)
+    path = PathAddress("2001:db8::1", 7, 0, 0, b"", 0)
+    get_logger("antquic_server.x").info("facts", peer=path, made=Made(), number=1.5, none=None, items=["a"], flag=True)
+
+    printed = capsys.readouterr().err
+    if form == "json":
+        line = json.loads(printed)
+        assert (line["peer"], line["made"]) == ("[2001:db8::1]:7", "made of text")
+        assert (line["number"], line["none"], line["items"], line["flag"]) == (1.5, None, ["a"], True)
+    else:
+        assert "[2001:db8::1]:7" in printed
+        assert "made of text" in printed
 
 
 def test_exception_stays_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -292,10 +315,8 @@ def test_hostile_text_is_one_line_in_both_forms(text: str, form: Any, capsys: py
 def test_hostile_exception_cannot_command_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """A traceback has lines, but all are indented, and none of its characters is an escape sequence."""
     configure_logging(LogSettings(format="console"), process="worker", slot=1)
-    try:
-        raise ValueError("\x1b[31mred\n2026 [error] gotcha\r")
-    except ValueError:
-        get_logger("antquic_server.x").exception("oops")
+    error = ValueError("\x1b[31mred\n2026 [error] gotcha\r")
+    get_logger("antquic_server.x").error("oops", exc_info=error)
 
     first, *others = capsys.readouterr().err.splitlines()
     assert "oops" in first
@@ -307,9 +328,15 @@ def test_line_that_is_off_evaluates_nothing() -> None:
     """The processors are not run, and what is asked is only the level."""
     configure_logging(LogSettings(level="warning"), process="worker", slot=0)
     seen: list[str] = []
-    structlog.configure(processors=[lambda *_: seen.append("run") or {}])
-    log = NodeLogger(logging.getLogger("antquic_server.quiet"), [lambda *_: seen.append("run") or {}], {})
+
+    def note(_logger: object, method: str, _event_dict: MutableMapping[str, Any]) -> str:
+        seen.append(method)
+        return method
+
+    log = NodeLogger(logging.getLogger("antquic_server.quiet"), [note], {})
 
     assert log.debug("no") is None
     assert log.info("no") is None
     assert seen == []
+    log.warning("yes")
+    assert seen == ["warning"]

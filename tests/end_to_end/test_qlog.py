@@ -78,4 +78,4 @@ def test_peer_that_is_not_here_leaves_no_file(start_node: StartNode, tmp_path: P
     assert done.stderr.count("\n") == 1
     assert "the peer had no connection to trace" in done.stderr
     assert list(tmp_path.iterdir()) == []
-    wait_until(lambda: node.healthy(), timeout_s=5, what="healthy node")
+    wait_until(node.healthy, timeout_s=5, what="healthy node")

@@ -223,7 +223,7 @@ def test_full_disk_ends_the_file_and_not_the_connection(tmp_path: Path, monkeypa
         async with running_worker() as it:
             connection = await it.connected()
             with monkeypatch.context() as patch:
-                patch.setattr(workers.qlog.os, "fdopen", full_disk)
+                patch.setattr("os.fdopen", full_disk)
                 begin(it, tmp_path)
             assert await connection.echo(b"hello", TIMEOUT_S) == b"hello"
             it.worker.qlog.stop()

@@ -38,9 +38,10 @@ def test_levels_are_texts() -> None:
 
 def test_what_is_asked_by_hand_is_never_dropped() -> None:
     """Levels and traces would else differ from what the operator was told; a file more or less is only informing."""
-    assert LogLevels in CONTROL_MESSAGES
-    assert QlogStart in CONTROL_MESSAGES
-    assert QlogWritten not in CONTROL_MESSAGES
+    kept: tuple[type, ...] = CONTROL_MESSAGES
+    assert LogLevels in kept
+    assert QlogStart in kept
+    assert QlogWritten not in kept
 
 
 def test_file_names_hold_numbers_only() -> None:

@@ -122,7 +122,7 @@ def test_places_in_order(
     environment: dict[str, str], user: int, places: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What systemd made for the unit comes first."""
-    monkeypatch.setattr(control_socket.tempfile, "gettempdir", lambda: "/tmp")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/tmp")
     assert [str(each) for each in runtime_directories(environment, user)] == places
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from antquic_server.ipc.log_messages import QlogEnded, QlogStart, QlogStop, QlogWritten, qlog_file_name
 from antquic_server.ipc.messages import Message
-from antquic_server.supervisor import qlog_desk
 from antquic_server.supervisor.qlog_desk import GRACE_S, KEEP_S, MAX_CAPTURES, MAX_FILES, PIECE_BYTES, QlogDesk
 
 PEER = b"p" * 32
@@ -198,7 +197,7 @@ def test_captures_are_bounded_and_one_peer_has_one(stage: Stage, monkeypatch: py
     def no_space(**_: object) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(qlog_desk.tempfile, "mkdtemp", no_space)
+    monkeypatch.setattr("tempfile.mkdtemp", no_space)
     assert stage.desk.start(PEER, 1.0) == "the node cannot make a directory for its files: No space left on device"
 
 
