@@ -91,10 +91,8 @@ def run_supervisor(
         )
         if settings.log.keylog:
             open_key_log(Path(settings.log.keylog)).close()
-            log.warning(
-                "TLS SECRETS ARE WRITTEN: whoever has this file can read the traffic of every connection",
-                path=settings.log.keylog,
-            )
+            danger = "whoever has this file can read the traffic of every connection"
+            log.warning("TLS SECRETS ARE WRITTEN", path=settings.log.keylog, danger=danger)
         assignments = AssignmentWriter(
             settings=settings,
             identity=identity,
