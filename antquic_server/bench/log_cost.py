@@ -147,7 +147,14 @@ async def _shake_hands(server: ServerUnderTest, settings: ClientSettings, second
 def _table(results: Mapping[str, _Found]) -> Table:
     table = Table(
         title="one worker by log level",
-        columns=("level", "echoes per CPU second", "x nothing", "handshakes per CPU second", "x nothing ", "lines"),
+        columns=(
+            "level",
+            "echoes per CPU second",
+            "echo ratio",
+            "handshakes per CPU second",
+            "handshake ratio",
+            "lines",
+        ),
     )
     first = results[_KINDS[0].name]
     for name, found in results.items():

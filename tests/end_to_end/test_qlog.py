@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from antquic_server.bench.load_client import random_node_key
+from support.ant_quic import AntQuicPeer
 from support.control import command, start_command
+from support.forwarder import UdpForwarder
 from support.load import ask, client_pool, connect_peers, run_clients, start_peer, until
 from support.node import StartNode
 from support.qlog import check_qlog, events_named, frames_of
@@ -79,3 +81,29 @@ def test_peer_that_is_not_here_leaves_no_file(start_node: StartNode, tmp_path: P
     assert "the peer had no connection to trace" in done.stderr
     assert list(tmp_path.iterdir()) == []
     wait_until(node.healthy, timeout_s=5, what="healthy node")
+
+
+@pytest.mark.peers
+def test_real_peer_is_traced_from_its_first_packet(
+    start_node: StartNode, ant_quic_program: Path, tmp_path: Path
+) -> None:
+    """ant-quic's own handshake and frames make a valid trace, those of its extensions with their names."""
+    node = start_node(workers=2)
+    # What the peer sends waits in the forwarder's socket until the trace has begun.
+    forwarder = UdpForwarder(("127.0.0.1", node.port))
+    with AntQuicPeer([f"127.0.0.1:{forwarder.port}"], program=ant_quic_program) as peer:
+        process = start_command(node, "qlog", peer.peer_id, "--seconds", "60", "--output", str(tmp_path))
+        wait_until(lambda: "connections are traced" in node.log(), timeout_s=TIMEOUT_S, what="trace")
+        with forwarder:
+            peer.wait_connected(node.peer_id, timeout_s=TIMEOUT_S)
+            peer.wait_for("external_address_discovered", timeout_s=TIMEOUT_S)
+            peer.stop()
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=TIMEOUT_S)
+
+    assert process.returncode == 0, output
+    traces = [check_qlog(path.read_text()) for path in tmp_path.glob("*.qlog")]
+    assert any(json.loads(trace["description"])["from_start"] for trace in traces)
+    sent = [frame for trace in traces for frame in frames_of(trace, "sent") if frame["frame_type"] == "unknown"]
+    assert "ObservedAddress" in {frame["name"] for frame in sent}
+    assert "fault of ours" not in node.log()

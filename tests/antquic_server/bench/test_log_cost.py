@@ -14,7 +14,7 @@ def test_every_level_echoes_shakes_hands_and_has_its_ratio() -> None:
     levels, calls = (table.as_plain() for table in log_cost.run(options).tables)
 
     assert [row["level"] for row in levels][:4] == ["nothing (critical)", "warning", "info", "debug"]
-    assert levels[0]["x nothing"] == levels[0]["x nothing "] == 1.0
+    assert levels[0]["echo ratio"] == levels[0]["handshake ratio"] == 1.0
     lines = {str(row["level"]): row["lines"] for row in levels}
     for row in levels:
         for column in ("echoes per CPU second", "handshakes per CPU second"):
