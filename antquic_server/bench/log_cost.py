@@ -2,17 +2,20 @@
 ``bench logging``: what log levels cost a node, in one run.
 
 One worker echoes DATAGRAM frames, for which it logs nothing at any level, and shakes hands, for which it logs a line or
-two at ``debug``. Counted is what it does per second of its CPU time. Levels take turns in every round, and the ratio is
-to a node that logs nothing at all. A second table shows a single call: of a line that is off, as our logger and as
+two at ``debug``. Counted is what it does per second of its CPU time. The levels of running nodes are changed over their
+control sockets, in another order every round, so that what else the machine does falls on all of them; the ratio is to
+logging nothing at all. A second table shows a single call: of a line that is off, as our logger and as
 structlog's own has it, and of one that is written.
 """
 
 import asyncio
 import logging
+import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,13 +29,14 @@ from antquic_server.bench.load_client import ClientSettings, LoadClient, random_
 from antquic_server.bench.node_process import Here, ServerUnderTest, running_node
 from antquic_server.bench.report import Progress, Report, Table, whole
 from antquic_server.bench.variants import POOL_CONTEXTS
+from antquic_server.control_client import ControlClient
 from antquic_server.logs import NodeLogger
 from antquic_server.pqc.pool import PqcPool
 from antquic_server.pqc.select import load_provider
 
 OPTIONS: Mapping[str, str] = {
-    "rounds": "3",
-    "seconds": "3",
+    "rounds": "7",
+    "seconds": "1",
     "connections": "4",
     "in_flight": "16",
     "frame_bytes": "1100",
@@ -45,27 +49,20 @@ _CONCURRENT_HANDSHAKES = 16
 _HANDSHAKE_TIMEOUT_S = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
-    """One way to log: options of ``serve``, and whether the lines go to a file or nowhere."""
+_EVERY_LINE = ("--set", "log.repeat_burst=0")
 
-    name: str
-    arguments: Sequence[str]
-    kept: bool = True
-
+_NODES: Mapping[str, Sequence[str]] = {"every line": _EVERY_LINE, "limited": (), "/dev/null": _EVERY_LINE}
+"""Nodes that run side by side, with the options that make them different."""
 
 _KINDS = (
-    _Kind(name="nothing (critical)", arguments=("--log-level", "critical")),
-    _Kind(name="warning", arguments=("--log-level", "warning")),
-    _Kind(name="info", arguments=("--log-level", "info")),
-    _Kind(name="debug", arguments=("--log-level", "debug")),
-    _Kind(name="debug, every line", arguments=("--log-level", "debug", "--set", "log.repeat_burst=0")),
-    _Kind(
-        name="debug, every line, to /dev/null",
-        arguments=("--log-level", "debug", "--set", "log.repeat_burst=0"),
-        kept=False,
-    ),
+    ("every line", "critical", "nothing (critical)"),
+    ("every line", "warning", "warning"),
+    ("every line", "info", "info"),
+    ("limited", "debug", "debug"),
+    ("every line", "debug", "debug, every line"),
+    ("/dev/null", "debug", "debug, every line, to /dev/null"),
 )
+"""Ways to log: which node, its level, and what the row is called."""
 
 
 class _StderrTo(Here):
@@ -86,6 +83,29 @@ class _Found:
     lines: list[int] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """A node whose level can be changed, and where its lines go."""
+
+    server: ServerUnderTest
+    control: ControlClient
+    log: Path
+
+    def lines(self) -> int | None:
+        """Lines written so far, None where they go nowhere."""
+        return self.log.read_bytes().count(b"\n") if self.log.is_file() else None
+
+
+@contextmanager
+def _running(arguments: Sequence[str], *, kept: bool) -> Iterator[_Node]:
+    with tempfile.TemporaryDirectory(prefix="aqbench-") as directory:
+        log = Path(directory) / "log" if kept else Path("/dev/null")
+        control = Path(directory) / "control.sock"
+        options = ("--set", f'admin.control="{control}"', *arguments)
+        with running_node(*options, where=_StderrTo(log)) as server:
+            yield _Node(server, ControlClient(control), log)
+
+
 def run(options: Mapping[str, str]) -> Report:
     """Measure every way to log in turn, as often as asked for."""
     rounds, calls = whole(options, "rounds", 1), whole(options, "calls", 1)
@@ -98,23 +118,30 @@ def run(options: Mapping[str, str]) -> Report:
     pool = PqcPool(load_provider("auto"), POOL_CONTEXTS + _CONCURRENT_HANDSHAKES)
     settings = ClientSettings(pqc=pool, node_key=random_node_key(pool))
     progress = Progress("logging", rounds * len(_KINDS))
-    found = {kind.name: _Found() for kind in _KINDS}
-    for _ in range(rounds):
-        for kind in _KINDS:
-            progress.step(kind.name)
-            _measure(kind, settings, load, found[kind.name])
+    found = {title: _Found() for _, _, title in _KINDS}
+    order = random.Random(rounds)
+    with ExitStack() as stack:
+        nodes = {
+            name: stack.enter_context(_running(arguments, kept=name != "/dev/null"))
+            for name, arguments in _NODES.items()
+        }
+        for _ in range(rounds):
+            # In another order each time: who comes last on a machine that is getting busier is not worse for it.
+            for name, level, title in order.sample(_KINDS, len(_KINDS)):
+                progress.step(title)
+                _measure(nodes[name], level, settings, load, found[title])
     progress.close()
     return Report(tables=[_table(found), _call_table(calls)], notes=_notes(load))
 
 
-def _measure(kind: _Kind, settings: ClientSettings, load: EchoLoad, found: _Found) -> None:
-    with tempfile.TemporaryDirectory(prefix="antquic-bench-") as directory:
-        path = Path(directory) / "log" if kind.kept else Path("/dev/null")
-        with running_node(*kind.arguments, where=_StderrTo(path)) as server:
-            found.echoes.append(measure_live_echo(server, settings, load))
-            found.handshakes_per_cpu_s.append(uvloop.run(_shake_hands(server, settings, load.seconds)))
-        if kind.kept:
-            found.lines.append(path.read_bytes().count(b"\n"))
+def _measure(node: _Node, level: str, settings: ClientSettings, load: EchoLoad, found: _Found) -> None:
+    node.control.ask("POST", "/log", {"set": [level]})
+    before = node.lines()
+    found.echoes.append(measure_live_echo(node.server, settings, load))
+    found.handshakes_per_cpu_s.append(uvloop.run(_shake_hands(node.server, settings, load.seconds)))
+    after = node.lines()
+    if before is not None and after is not None:
+        found.lines.append(after - before)
 
 
 async def _shake_hands(server: ServerUnderTest, settings: ClientSettings, seconds: float) -> float:
@@ -156,7 +183,7 @@ def _table(results: Mapping[str, _Found]) -> Table:
             "lines",
         ),
     )
-    first = results[_KINDS[0].name]
+    first = results[_KINDS[0][2]]
     for name, found in results.items():
         echoes, handshakes = _echoes(found), statistics.median(found.handshakes_per_cpu_s)
         base = statistics.median(first.handshakes_per_cpu_s)

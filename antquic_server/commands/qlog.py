@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from antquic_server.commands.control_client import ControlClient, add_control_arguments, control_client
+from antquic_server.commands.control_client import add_control_arguments, control_client
+from antquic_server.control_client import ControlClient
 from antquic_server.errors import ConfigurationError, ControlRefusedError
 
 __all__ = ["add_arguments", "run"]
