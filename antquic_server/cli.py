@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from typing import NoReturn, Protocol
 
 from antquic_server import __version__
-from antquic_server.commands import bench, config, doctor, identity, natlab, peer, serve, status, tune
+from antquic_server.commands import bench, config, doctor, identity, log, natlab, peer, qlog, serve, status, tune
 from antquic_server.errors import AntQuicError, ConfigurationError, ExitCode, UsageError
 
 __all__ = ["main"]
@@ -54,6 +54,8 @@ COMMANDS: dict[str, _Command] = {
     "config": config,
     "doctor": doctor,
     "tune": tune,
+    "log": log,
+    "qlog": qlog,
     "peer": peer,
     "bench": bench,
     "natlab": natlab,

@@ -31,7 +31,8 @@ The tree of errors this project raises.
     ├── NoPortError                no port for a relay session
     ├── ChannelClosedError         the other end of an IPC channel is gone
     ├── CannotTellError            a fact about this machine cannot be read
-    └── AdminUnreachableError      no node answers at the admin address
+    ├── AdminUnreachableError      no node answers at the admin address
+    └── ControlRefusedError        a node refuses what was asked over its control socket
 
 Facts are attributes; the text is composed in ``__str__`` by the exception itself.
 """
@@ -49,6 +50,7 @@ __all__ = [
     "ChannelClosedError",
     "ConfigurationError",
     "ConnectionIdDecodeError",
+    "ControlRefusedError",
     "CoordinationDecodeError",
     "DecodeError",
     "ExitCode",
@@ -267,3 +269,7 @@ class AdminUnreachableError(AntQuicError):
 
     def __str__(self) -> str:
         return f"no node answers at {self.url}: {self.detail}"
+
+
+class ControlRefusedError(AntQuicError):
+    """A node refuses what was asked over its control socket, or there was nothing to do; its one line says why."""

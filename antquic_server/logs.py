@@ -4,20 +4,25 @@ Log lines of this process, from our modules and from libraries alike.
 Every record goes through the standard library's loggers, which decide by module whether it is written at
 all, and is rendered by structlog: one JSON object per line for machines, one readable line for a terminal.
 Standard error is the only destination; keeping or forwarding logs is the service manager's business.
+
+What comes too often is counted instead (``log_repeats``). The counts are written with the next line of any kind, at the
+latest when ``settle_repeats`` is called, which every event loop of ours does several times a second, and at the end.
 """
 
+import io
 import logging
 import os
 import sys
-from collections.abc import Mapping
-from typing import TextIO
+import time
+from typing import Any, Final, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from antquic_server.config.model import LogSettings
+from antquic_server.log_repeats import Repeated, RepeatLimiter
 
-__all__ = ["configure_logging", "get_logger"]
+__all__ = ["NodeLogger", "change_levels", "configure_logging", "get_logger", "settle_repeats"]
 
 PACKAGE = "antquic_server"
 
@@ -28,6 +33,29 @@ _QUIETER = {
     "asyncio": logging.WARNING,
 }
 """Loggers of libraries that stay above these levels unless ``log.modules`` names them."""
+
+_PLAIN: Final = (type(None), list, tuple, dict)
+"""Besides texts and numbers, what both forms can show."""
+
+_repeats: Final = RepeatLimiter(burst=0, window_s=1.0, clock=time.monotonic)
+"""Of this process, as levels are: structlog keeps whatever it was configured with first."""
+
+
+class NodeLogger(structlog.stdlib.BoundLogger):
+    """
+    What ``get_logger`` returns.
+
+    A line that nobody wants costs a method call and one look-up: the base class would first run the processors, of
+    which the first raises an exception. Facts that take work to gather belong behind ``isEnabledFor(DEBUG)``.
+    """
+
+    def debug(self, event: str | None = None, *args: Any, **facts: Any) -> Any:
+        """Write a line of level debug."""
+        return super().debug(event, *args, **facts) if self._logger.isEnabledFor(logging.DEBUG) else None
+
+    def info(self, event: str | None = None, *args: Any, **facts: Any) -> Any:
+        """Write a line of level info."""
+        return super().info(event, *args, **facts) if self._logger.isEnabledFor(logging.INFO) else None
 
 
 def configure_logging(settings: LogSettings, *, process: str, slot: int | None) -> None:
@@ -43,38 +71,104 @@ def configure_logging(settings: LogSettings, *, process: str, slot: int | None) 
         processors=[
             # First, so that a debug event nobody wants costs one lookup and renders nothing.
             structlog.stdlib.filter_by_level,
+            _leave_out_repeated,
             structlog.stdlib.PositionalArgumentsFormatter(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        wrapper_class=NodeLogger,
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
-    for earlier in [existing for existing in root.handlers if isinstance(existing, _NodeHandler)]:
+    for earlier in _our_handlers():
         root.removeHandler(earlier)
-        for name in earlier.level_by_logger:
-            logging.getLogger(name).setLevel(logging.NOTSET)
-    handler = _NodeHandler(sys.stderr, _level_by_logger(settings))
+        earlier.forget_levels()
+    handler = _NodeHandler(sys.stderr)
     handler.setFormatter(_formatter(settings.format, sys.stderr, process, slot))
+    handler.addFilter(_is_no_repetition)
     root.addHandler(handler)
-    root.setLevel(_level(settings.level))
-    for name, level in handler.level_by_logger.items():
-        logging.getLogger(name).setLevel(level)
+    change_levels(settings)
 
 
-def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+def change_levels(settings: LogSettings) -> None:
+    """Let the levels and the limits of repetition of ``settings`` hold from the next record on."""
+    _repeats.change(burst=settings.repeat_burst, window_s=settings.repeat_window_s)
+    logging.getLogger().setLevel(_level(settings.level))
+    for handler in _our_handlers():
+        handler.forget_levels()
+        handler.level_by_logger = _level_by_logger(settings)
+        for name, level in handler.level_by_logger.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def settle_repeats(*, everything: bool = False) -> None:
+    """Write what was left out in windows that are over, or in all windows, one line for each event."""
+    for repeated in _repeats.take_due(everything=everything):
+        for handler in _our_handlers():
+            handler.write_sum(repeated)
+
+
+def get_logger(name: str) -> NodeLogger:
     """Logger of one module, to be called with its ``__name__``; facts are given as keyword arguments."""
-    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    logger: NodeLogger = structlog.stdlib.get_logger(name)  # type: ignore[assignment]  # as configured above
     return logger
 
 
 class _NodeHandler(logging.StreamHandler[TextIO]):
     """The handler that we installed, unlike those of a test runner, with the levels set along with it."""
 
-    def __init__(self, stream: TextIO, level_by_logger: Mapping[str, int]) -> None:
+    def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        self.level_by_logger = level_by_logger
+        self.level_by_logger: dict[str, int] = {}
+
+    def forget_levels(self) -> None:
+        """Undo what was set along with this handler."""
+        for name in self.level_by_logger:
+            logging.getLogger(name).setLevel(logging.NOTSET)
+        self.level_by_logger = {}
+
+    def write_sum(self, repeated: Repeated) -> None:
+        """Write how often an event was left out; past the filter, which would count this line as well."""
+        method = logging.getLevelName(repeated.level).lower()
+        facts = {"event": repeated.event, "repeated": repeated.count, "window_s": repeated.window_s}
+        record = logging.makeLogRecord({"name": repeated.logger, "levelno": repeated.level, "msg": facts})
+        # How structlog marks the records it has made, for its own formatter.
+        record.__dict__.update(_logger=logging.getLogger(repeated.logger), _name=method)
+        self.acquire()
+        try:
+            self.emit(record)
+        finally:
+            self.release()
+
+    def close(self) -> None:
+        """Write the last sums; called when the interpreter ends."""
+        if self in _our_handlers():
+            settle_repeats(everything=True)
+        super().close()
+
+
+def _our_handlers() -> list[_NodeHandler]:
+    return [handler for handler in logging.getLogger().handlers if isinstance(handler, _NodeHandler)]
+
+
+def _leave_out_repeated(logger: logging.Logger, method: str, event_dict: EventDict) -> EventDict:
+    """Drop an event that comes too often, before anything is rendered."""
+    level = logging.ERROR if method == "exception" else _level(method)
+    admitted = _repeats.admit(logger.name, level, str(event_dict.get("event")))
+    settle_repeats()
+    if not admitted:
+        raise structlog.DropEvent
+    return event_dict
+
+
+def _is_no_repetition(record: logging.LogRecord) -> bool:
+    """Tell whether to write a record; structlog's have been judged. The text of a library's may hold facts."""
+    if hasattr(record, "_logger"):
+        return True
+    place = (record.pathname, record.lineno)
+    admitted = _repeats.admit(record.name, record.levelno, str(record.msg), place=place)
+    settle_repeats()
+    return admitted
 
 
 def _level_by_logger(settings: LogSettings) -> dict[str, int]:
@@ -109,7 +203,7 @@ def _formatter(form: str, stream: TextIO, process: str, slot: int | None) -> log
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         add_place,
-        _bytes_to_hexadecimal,
+        _write_out,
     ]
     if readable:
         processors += [_escape_unprintable, _console_renderer(stream)]
@@ -126,15 +220,29 @@ def _console_renderer(stream: TextIO) -> Processor:
     return structlog.dev.ConsoleRenderer(
         colors=stream.isatty(),
         # Otherwise drawn in frames, with every local variable, where the rich package is installed.
-        exception_formatter=structlog.dev.plain_traceback,
+        exception_formatter=_indented_traceback,
     )
 
 
-def _bytes_to_hexadecimal(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
-    """Write peer ids and connection IDs as everybody else does."""
+def _indented_traceback(stream: TextIO, exc_info: Any) -> None:
+    """Write a traceback whose message may hold what a stranger chose: it begins no line and commands no terminal."""
+    plain = io.StringIO()
+    structlog.dev.plain_traceback(plain, exc_info)
+    lines = filter(None, plain.getvalue().split("\n"))
+    stream.writelines(f"\n    {line if line.isprintable() else ascii(line)[1:-1]}" for line in lines)
+
+
+def _write_out(_logger: WrappedLogger, _method: str, event_dict: EventDict) -> EventDict:
+    """
+    Turn facts into texts, peer ids and connection IDs in hexadecimal as everybody writes them.
+
+    Done here and not where the line is logged, so that a line nobody wants costs no formatting.
+    """
     for key, value in event_dict.items():
         if isinstance(value, bytes):
             event_dict[key] = value.hex()
+        elif type(value) not in _PLAIN and not isinstance(value, str | int | float) and key != "exc_info":
+            event_dict[key] = str(value)
     return event_dict
 
 

@@ -16,7 +16,7 @@ import sys
 
 import uvloop
 
-from antquic_server.config.model import from_plain
+from antquic_server.config.model import LogSettings, from_plain
 from antquic_server.errors import ExitCode
 from antquic_server.ipc.messages import Assign
 from antquic_server.logs import configure_logging, get_logger
@@ -39,6 +39,8 @@ def main() -> int:
         return ExitCode.USAGE
     # A terminal's interrupt goes to the whole process group; when to stop is the supervisor's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Until the settings come with the slot.
+    configure_logging(LogSettings(), process="worker", slot=None)
     _tame_garbage_collector()
     _take_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -9,8 +9,10 @@ import asyncio
 import socket
 from collections.abc import Callable
 
+from antquic_server.config.model import LogSettings
 from antquic_server.errors import AntQuicError
 from antquic_server.ipc.channel import Channel
+from antquic_server.ipc.log_messages import LogLevels, QlogStart, QlogStop
 from antquic_server.ipc.messages import VERSION as MESSAGES_VERSION
 from antquic_server.ipc.messages import (
     Assign,
@@ -28,7 +30,7 @@ from antquic_server.ipc.messages import (
     Ready,
     SocketDescriptor,
 )
-from antquic_server.logs import get_logger
+from antquic_server.logs import change_levels, get_logger, settle_repeats
 from antquic_server.net.packet_info import local_host
 from antquic_server.net.udp import PathAddress
 from antquic_server.protocol.address import SocketAddress
@@ -125,8 +127,28 @@ class Control:
                 self._worker.coordination.introduced(message)
         elif isinstance(message, Drain):
             self._drain()
+        elif isinstance(message, LogLevels | QlogStart | QlogStop):
+            self._observe(message)
         elif self._worker is not None:
             self._worker.relay.handle_message(message)
+
+    def _observe(self, message: LogLevels | QlogStart | QlogStop) -> None:
+        if isinstance(message, LogLevels):
+            # A spare hears of them too: until it has a slot it has no settings.
+            change_levels(
+                LogSettings(
+                    level=message.level,
+                    modules=message.modules,
+                    repeat_burst=message.repeat_burst,
+                    repeat_window_s=message.repeat_window_s,
+                )
+            )
+        elif self._worker is None:
+            return
+        elif isinstance(message, QlogStart):
+            self._worker.qlog.begin(message, self._worker.endpoint.connections.values())
+        else:
+            self._worker.qlog.end(message)
 
     def _assign(self, message: Assign) -> None:
         try:
@@ -174,6 +196,7 @@ class Control:
         self.stage = Stage.STOPPED
         self._timer.cancel()
         if self._worker is not None:
+            self._worker.qlog.stop()
             self._worker.relay.stop()
             self._worker.endpoint.stop()
         if not self._stopped.done():
@@ -188,6 +211,7 @@ class Control:
         self._due_s = now_s + self._interval_s
         self._timer = self._loop.call_at(self._due_s, self._beat)
         self._sequence += 1
+        settle_repeats()
         worker = self._worker
         if worker is None:
             heartbeat = Heartbeat(
@@ -195,6 +219,7 @@ class Control:
             )
         else:
             worker.endpoint.loop_lag_s = lag_s
+            worker.qlog.tick()
             heartbeat = Heartbeat(
                 sequence=self._sequence,
                 connections=len(worker.endpoint.connections),

@@ -146,7 +146,7 @@ class Coordination:
             return question.answer(reason=RejectionReason.INTERNAL_ERROR.value)
         chosen = choose_addresses(initiator, target)
         if chosen is None:
-            log.debug("no address family in common", initiator=question.initiator.hex(), target=question.target.hex())
+            log.debug("no address family in common", initiator=question.initiator, target=question.target)
             return question.answer(reason=RejectionReason.INTERNAL_ERROR.value)
         answer = question.answer(initiator_address=str(chosen[0]), target_address=str(chosen[1]))
         if not self._send(connection, answer, _accepted(answer)):

@@ -303,20 +303,15 @@ class Endpoint:
         log.debug(
             "connection established",
             connection=connection.number,
-            profile=str(quic.profile),
-            peer=f"{connection.path.host}:{connection.path.port}",
-            peer_id=connection.peer_id.hex() if connection.peer_id else None,
+            profile=quic.profile,
+            peer=connection.path,
+            peer_id=connection.peer_id,
         )
 
     def _follow_path(self, connection: Connection, now_s: float) -> None:
         path: PathAddress = connection.quic.get_peer_address() or connection.path
         if path is not connection.path and path != connection.path:
-            log.debug(
-                "peer address changed",
-                connection=connection.number,
-                before=f"{connection.path.host}:{connection.path.port}",
-                after=f"{path.host}:{path.port}",
-            )
+            log.debug("peer address changed", connection=connection.number, before=connection.path, after=path)
             connection.path = path
             self._counters.add("address_changes")
             if connection.peer_id is not None:

@@ -228,7 +228,7 @@ class RelayDesk:
         self._count_sessions()
         self._counters.set.add("relay_sessions_opened", 1, RelayMode.STREAM)
         address = SocketAddress.from_host(advertised_host, port.port)
-        log.debug("relay session opened", connection=connection.number, session=stream.number, address=str(address))
+        log.debug("relay session opened", connection=connection.number, session=stream.number, address=address)
         self._answer(stream, ConnectUdpResponse(status=RelayStatus.OK, address=address), end=False)
         # If this is lost, introductions go on without it.
         self._around.tell_hub(RelayAddress(session=stream.number, address=str(address)))

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from pathlib import Path
+from typing import TextIO, cast
 
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.tls import load_pem_private_key, load_pem_x509_certificates
@@ -17,6 +19,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from antquic_server.config.model import Settings, from_plain
 from antquic_server.errors import CertificateError
 from antquic_server.ipc.messages import Assign
+from antquic_server.keylog import open_key_log
 from antquic_server.net.stray import StrayReceiver
 from antquic_server.net.udp import PathAddress, UdpSocket
 from antquic_server.pqc.pool import PqcPool
@@ -40,6 +43,7 @@ from workers.control_streams import ControlStreams, MessageKind
 from workers.coordination import Coordination, Surroundings
 from workers.echo import EchoService
 from workers.endpoint import Endpoint
+from workers.qlog import QlogDesk
 from workers.relay import Relay, build_relay
 from workers.relay_setup import channel_table, relay_share, stream_relay
 from workers.relay_streams import RelayStreams
@@ -68,6 +72,7 @@ class Worker:
     coordination: Coordination
     relay: Relay
     relay_streams: RelayStreams
+    qlog: QlogDesk
     pool: PqcPool
     tally: Tally
     counters: CounterSet
@@ -114,6 +119,14 @@ def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) 
     def new_connection_id() -> bytes:
         return layout.new_connection_id(assign.slot, os.urandom)
 
+    qlog = QlogDesk(
+        slot=assign.slot,
+        generation=assign.generation,
+        tell_hub=hooks.tell_hub,
+        monotonic_s=time.monotonic,
+        unix_s=time.time,
+    )
+    hooks = qlog.listen_to(hooks)
     configuration = _quic_configuration(settings, assign)
     options = replace(
         _connection_options(settings, pool, node_key),
@@ -122,11 +135,13 @@ def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) 
     )
 
     def make_quic(admitted: Admitted) -> NodeQuicConnection:
-        return NodeQuicConnection(
-            configuration=configuration,
-            options=options,
-            original_destination_connection_id=admitted.original_destination_cid,
-            retry_source_connection_id=admitted.retry_source_cid,
+        return qlog.watch(
+            NodeQuicConnection(
+                configuration=configuration,
+                options=options,
+                original_destination_connection_id=admitted.original_destination_cid,
+                retry_source_connection_id=admitted.retry_source_cid,
+            )
         )
 
     sockets = _adopt_sockets(assign)
@@ -180,6 +195,7 @@ def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) 
         endpoint=endpoint,
         coordination=coordination,
         relay_streams=relay_streams,
+        qlog=qlog,
         relay=build_relay(
             assign,
             settings,
@@ -218,6 +234,9 @@ def _quic_configuration(settings: Settings, assign: Assign) -> QuicConfiguration
         configuration.private_key = load_pem_private_key(assign.certificate_key_pem)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise CertificateError(f"the X.509 certificate or its key cannot be used: {error}") from error
+    if settings.log.keylog:
+        # Of a text file, aioquic needs what a KeyLog has.
+        configuration.secrets_log_file = cast("TextIO", open_key_log(Path(settings.log.keylog)))
     return configuration
 
 

@@ -1,6 +1,17 @@
 """The benchmarks that come with the package, by name."""
 
-from antquic_server.bench import connections, datagram, handshake, loopback, mtu, pool, relay, relay_plan, reuse
+from antquic_server.bench import (
+    connections,
+    datagram,
+    handshake,
+    log_cost,
+    loopback,
+    mtu,
+    pool,
+    relay,
+    relay_plan,
+    reuse,
+)
 from antquic_server.bench.benchmark import Benchmark
 
 __all__ = ["BENCHMARKS"]
@@ -42,6 +53,15 @@ BENCHMARKS: dict[str, Benchmark] = {
         options=loopback.OPTIONS,
         quick=loopback.QUICK,
         run=loopback.run,
+    ),
+    "logging": Benchmark(
+        summary="what log levels cost: echoes, handshakes and single calls",
+        ratio="debug / warning",
+        about_s=120,
+        quick_s=20,
+        options=log_cost.OPTIONS,
+        quick=log_cost.QUICK,
+        run=log_cost.run,
     ),
     "mtu": Benchmark(
         summary="streams with a node and peer to peer, by datagram size",

@@ -8,6 +8,7 @@ is reported by the same rules, in the same form, as a wrong line of the file.
 import argparse
 import os
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,11 +25,13 @@ examples:
   antquic-server serve
   antquic-server serve --config /etc/antquic-server.toml
   antquic-server serve --listen 127.0.0.1:0 --workers 2 --echo
+  antquic-server serve --log-level warning --log-level workers.relay=debug
   antquic-server serve --set limits.half_open_retry_threshold=64 --set 'log.modules={net="debug"}'
   antquic-server serve --check --config /etc/antquic-server.toml
 
 When every slot is served, one JSON line on standard output says so; logs go to standard error.
-On SIGHUP the configuration is read again: limits of [relay] change, the log says what needs a restart.
+On SIGHUP the configuration is read again: limits of [relay] and levels of [log] change, the log says what needs a
+restart. antquic-server log changes levels without a file.
 """
 
 _FLAG_KEYS = (
@@ -36,7 +39,8 @@ _FLAG_KEYS = (
     ("--workers", "workers", "endpoint.workers"),
     ("--identity", "identity", "identity.file"),
     ("--admin", "admin", "admin.listen"),
-    ("--log-level", "log_level", "log.level"),
+    ("--log-level", "log_level", "log.modules"),
+    ("--keylog", "keylog", "log.keylog"),
 )
 """Flag, its name in the parsed arguments, and the setting it stands for."""
 
@@ -53,7 +57,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", metavar="N", help="worker processes; 0 for one per usable CPU")
     parser.add_argument("--identity", metavar="FILE", help="node key, made when it does not exist")
     parser.add_argument("--admin", metavar="ADDR:PORT", help="address of the admin endpoint")
-    parser.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical")
+    parser.add_argument(
+        "--log-level",
+        metavar="[MODULE=]LEVEL",
+        action="append",
+        help="debug, info, warning, error or critical, for everything or one module; repeatable; adds to $ANTQUIC_LOG",
+    )
+    parser.add_argument(
+        "--keylog", metavar="FILE", help="write TLS secrets, with which Wireshark (and anybody else) reads the traffic"
+    )
     parser.add_argument("--echo", action="store_true", help="send back whatever peers send, for tests")
     parser.add_argument("--check", action="store_true", help="only tell whether the node could be configured so")
     parser.add_argument(
@@ -121,10 +133,20 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     for flag, name, key in _FLAG_KEYS:
         value = getattr(arguments, name)
         if value is not None:
-            value = _plain_integer(value) if name == "workers" else value
+            if name == "workers":
+                value = _plain_integer(value)
+            elif name == "log_level":
+                value = ",".join(arguments.log_level)
             flags.append(FlagValue(source=flag, key=key, value=value))
     path = None if arguments.config is None else Path(arguments.config)
-    return load_settings(path, overrides=arguments.overrides, flags=flags, environment=os.environ)
+    settings = load_settings(path, overrides=arguments.overrides, flags=flags, environment=os.environ)
+    # Absolute, as workers and other programs are told them.
+    log = replace(settings.log, keylog=_absolute(settings.log.keylog))
+    return replace(settings, log=log, admin=replace(settings.admin, control=_absolute(settings.admin.control)))
+
+
+def _absolute(text: str) -> str:
+    return str(expand_path(text).absolute()) if text else ""
 
 
 def _plain_integer(text: str) -> int | str:

@@ -21,7 +21,7 @@ from antquic_server.config.load import load_settings
 from antquic_server.config.rules import split_listen_address
 from antquic_server.errors import AdminUnreachableError, ConfigurationError
 
-__all__ = ["EXAMPLES", "SUMMARY", "add_arguments", "admin_url", "fetch_status", "run"]
+__all__ = ["EXAMPLES", "SUMMARY", "add_arguments", "admin_url", "configured_admin", "fetch_status", "run"]
 
 SUMMARY = "show what a running node is doing"
 
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the status of a node; returns the exit code."""
-    host, port = admin_url(arguments.admin) if arguments.admin is not None else _configured_admin()
+    host, port = admin_url(arguments.admin) if arguments.admin is not None else configured_admin()
     status = fetch_status(host, port)
     print(json.dumps(status, indent=2) if arguments.json else render_status(status))
     return 0
@@ -117,7 +117,8 @@ def _is_status(status: object) -> bool:
     return tables and isinstance(workers, list) and all(isinstance(worker, dict) for worker in workers)
 
 
-def _configured_admin() -> tuple[str, int]:
+def configured_admin() -> tuple[str, int]:
+    """Host and port of the admin endpoint that the configuration names; ConfigurationError if no fixed port is."""
     listen = load_settings(None, environment=os.environ).admin.listen
     address, port = split_listen_address("configuration", "admin.listen", listen)
     if port == 0:

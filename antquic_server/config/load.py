@@ -1,8 +1,9 @@
 """
-Makes the settings of a node from a TOML file, command line flags and ``--set`` options.
+Makes the settings of a node from a TOML file, the environment, command line flags and ``--set`` options.
 
-Later sources win: defaults, then the file, then flags, then ``--set``. Every error names where the value was
-found, the key, the value and what was expected. Where two settings contradict each other, the one given
+Later sources win: defaults, then the file, then ``ANTQUIC_LOG``, then flags, then ``--set``. Levels of single modules
+that come from the environment or from flags are added to those of before, module by module. Every error names where
+the value was found, the key, the value and what was expected. Where two settings contradict each other, the one given
 last is blamed: a default is never at fault.
 """
 
@@ -14,6 +15,7 @@ from difflib import get_close_matches
 from ipaddress import IPv6Address
 from pathlib import Path
 
+from antquic_server.config.log_levels import LEVELS_VARIABLE, LevelChange, check_modules, parse_levels
 from antquic_server.config.model import Settings, rules_of, section_types
 from antquic_server.config.rules import split_listen_address
 from antquic_server.errors import ConfigurationError
@@ -45,6 +47,10 @@ _TOGETHER = (
     ("endpoint.group", "endpoint.user"),
 )
 """Pairs of settings of which the first makes no sense without the second."""
+
+
+_LEVELS_KEY = "log.modules"
+"""A flag for this key holds levels as ``config.log_levels`` reads them, of modules or of everything."""
 
 
 class ConfigurationSyntaxError(ConfigurationError):
@@ -98,7 +104,7 @@ def load_settings(
         path: Configuration file, or None for the one that ``ANTQUIC_CONFIG`` names, or none at all.
         overrides: ``section.key=VALUE`` texts of ``--set``, VALUE in TOML syntax.
         flags: Settings that have a flag of their own; ``--set`` wins over them.
-        environment: Environment variables; only ``ANTQUIC_CONFIG`` is looked at.
+        environment: Environment variables; only ``ANTQUIC_CONFIG`` and ``ANTQUIC_LOG`` are looked at.
         defaults: What counts where nothing else is said, ``Settings()`` if None.
 
     Raises:
@@ -114,8 +120,15 @@ def load_settings(
         _put_file(draft, path, ("command line", "--config"))
     elif named:
         _put_file(draft, Path(named), ("environment", CONFIG_VARIABLE))
+    levels = (environment or {}).get(LEVELS_VARIABLE, "")
+    if levels:
+        _put_levels(draft, parse_levels("environment", LEVELS_VARIABLE, [levels]), "environment")
     for flag in flags:
-        draft.put(flag.source, flag.key, flag.value)
+        if flag.key == _LEVELS_KEY:
+            change = parse_levels(flag.source, "log.level", [str(flag.value)], modules_key=_LEVELS_KEY)
+            _put_levels(draft, change, flag.source)
+        else:
+            draft.put(flag.source, flag.key, flag.value)
     for text in overrides:
         _put_override(draft, text)
     _check_together(draft)
@@ -134,6 +147,17 @@ def _put_file(draft: _Draft, path: Path, origin: tuple[str, str]) -> None:
         for name, value in table.items():
             _check_key(source, section, name, value)
             draft.put(source, f"{section}.{name}", value)
+
+
+def _put_levels(draft: _Draft, change: LevelChange, source: str) -> None:
+    """Take over levels, on top of those that are there."""
+    if change.level is not None:
+        draft.put(source, "log.level", change.level)
+    if change.modules:
+        before = draft.values[_LEVELS_KEY]
+        # By its rule; said for the type checker.
+        assert isinstance(before, dict)
+        draft.put(source, _LEVELS_KEY, before | change.modules)
 
 
 def _put_override(draft: _Draft, text: str) -> None:
@@ -252,6 +276,10 @@ def _check_together(draft: _Draft) -> None:
         loopback = "[::1]" if isinstance(host, IPv6Address) else "127.0.0.1"
         expected = f"a loopback address like {loopback}, or admin.allow_remote = true (it has no password)"
         raise draft.blame("admin.listen", expected)
+    modules = draft.values[_LEVELS_KEY]
+    # By its rule; said for the type checker.
+    assert isinstance(modules, dict)
+    check_modules(draft.sources.get(_LEVELS_KEY, "defaults"), _LEVELS_KEY, modules)
     _check_relay_ports(draft)
 
 

@@ -228,11 +228,17 @@ class LogSettings:
     format: Annotated[str, Choice(("auto", "json", "console"))] = "auto"
     # Levels for single modules, "supervisor" meaning "antquic_server.supervisor" and all below it.
     modules: Annotated[dict[str, str], Levels(LOG_LEVELS)] = field(default_factory=dict)
+    # Ten lines a second of one kind of event: enough to see it, too few to fill a disk. 0 writes every line.
+    repeat_burst: Annotated[int, Whole(0, 1_000_000)] = 100
+    # Likewise; what was left out is summed up in one line at the end of each window.
+    repeat_window_s: Annotated[float, Number(0.1, 3600)] = 10.0
+    # Empty: none. With the secrets in this file whoever has recorded the traffic can read it.
+    keylog: Annotated[str, PathText()] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminSettings:
-    """``[admin]``: health, status and metrics over HTTP, without authentication."""
+    """``[admin]``: health, status and metrics over HTTP, without authentication; the control socket for the owner."""
 
     # Loopback, one port above the node's own.
     listen: Annotated[str, ListenAddress()] = "127.0.0.1:10001"
@@ -240,6 +246,8 @@ class AdminSettings:
     allow_remote: Annotated[bool, Flag()] = False
     # Addresses and localhost are always right; any other name could be a stranger's that points here.
     names: Annotated[tuple[str, ...], HostNames()] = ()
+    # Empty: control-<pid>.sock in the runtime directory (``supervisor.control_socket``), so that nodes never collide.
+    control: Annotated[str, PathText()] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

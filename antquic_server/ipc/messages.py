@@ -30,6 +30,9 @@ The conversation, as a timeline (S supervisor, W worker; one channel per worker)
     S → W  ChannelDestroy    the owner is to end one
     S → W  ChannelClosedOut  a peer here is to be told that a channel has ended
     S → W  LimitsChanged     limits that may change while the node runs
+    S → W  LogLevels         levels that hold from now on
+    S → W  QlogStart, QlogStop    the connections of a peer are to be traced, or no longer
+    W → S  QlogWritten, QlogEnded    the trace of one connection is complete, or all of them
     S → W  Drain             stop accepting, close connections, then leave
     W → S  Drained           nothing is left; the process exits
     W → S  BootFailed        the worker cannot start and says why
@@ -44,6 +47,7 @@ Every message is a frozen dataclass of plain values. ``codec`` writes one as a m
 
 from dataclasses import dataclass, field
 
+from antquic_server.ipc.log_messages import LogLevels, QlogEnded, QlogStart, QlogStop, QlogWritten
 from antquic_server.ipc.relay_messages import (
     ChannelAnswerIn,
     ChannelAsk,
@@ -298,6 +302,11 @@ Message = (
     | ChannelDestroy
     | ChannelClosedOut
     | RelayAddress
+    | LogLevels
+    | QlogStart
+    | QlogStop
+    | QlogWritten
+    | QlogEnded
 )
 
 KINDS: dict[int, type[Message]] = {
@@ -333,5 +342,10 @@ KINDS: dict[int, type[Message]] = {
     39: ChannelDestroy,
     40: ChannelClosedOut,
     45: RelayAddress,
+    60: LogLevels,
+    61: QlogStart,
+    62: QlogStop,
+    63: QlogWritten,
+    64: QlogEnded,
 }
 """Wire number of each message; numbers are never reused."""

@@ -31,6 +31,10 @@ class PathAddress(NamedTuple):
     local: bytes
     socket_index: int
 
+    def __str__(self) -> str:
+        """The remote end, ``host:port`` with brackets for IPv6, as logs have it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 class Destination:
     """

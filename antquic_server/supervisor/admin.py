@@ -23,7 +23,7 @@ import re
 import socket
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import h11
 
@@ -84,6 +84,17 @@ class AdminView(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdminRequest:
+    """One request, whole."""
+
+    method: str
+    target: str
+    host: str | None = None
+    """The Host header; None in HTTP/1.0."""
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdminResponse:
     """Status code, content type and body of an answer; ``policy`` is its Content-Security-Policy."""
 
@@ -91,6 +102,18 @@ class AdminResponse:
     content_type: str = TEXT_TYPE
     body: bytes = b""
     policy: str = NOTHING_POLICY
+    allow: str = "GET, HEAD"
+    """Methods that there are, told with status 405 (RFC 9110, section 10.2.1)."""
+
+    @classmethod
+    def of_text(cls, status: int, line: str, *, allow: str = "GET, HEAD") -> Self:
+        """Return an answer of one line."""
+        return cls(status=status, body=f"{line}\n".encode(errors="backslashreplace"), allow=allow)
+
+    @classmethod
+    def of_json(cls, status: int, document: object) -> Self:
+        """Return an answer that is a document."""
+        return cls(status=status, content_type=JSON_TYPE, body=json.dumps(document).encode() + b"\n")
 
 
 def respond(view: AdminView, method: str, target: str) -> AdminResponse:
@@ -127,19 +150,22 @@ def _peer(view: AdminView, path: str) -> AdminResponse:
 
 
 def _text(status: int, line: str) -> AdminResponse:
-    return AdminResponse(status=status, body=f"{line}\n".encode())
+    return AdminResponse.of_text(status, line)
 
 
 def _json(status: int, document: object) -> AdminResponse:
-    return AdminResponse(status=status, content_type=JSON_TYPE, body=json.dumps(document).encode() + b"\n")
+    return AdminResponse.of_json(status, document)
 
 
 class AdminServer:
     """
     Serves ``view`` on a listening socket, which stays the caller's to close.
 
-    ``names`` are host names by which clients may call the node, besides addresses and loopback names.
+    ``names`` are host names by which clients may call the node, besides addresses and loopback names. A subclass may
+    answer other requests, take bodies, and look at who asks: ``control`` does.
     """
+
+    max_body_bytes = 0
 
     def __init__(self, view: AdminView, names: Collection[str] = ()) -> None:
         self.refused = 0
@@ -163,15 +189,26 @@ class AdminServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def answer(self, request: AdminRequest) -> AdminResponse:
+        """Answer one request; never raises for what a client asks."""
+        # HTTP/1.1 has exactly one Host, which h11 sees to; whoever speaks 1.0 without it is no browser.
+        if request.host is not None and not names_us_untrusted(request.host, self._names):
+            return _text(421, "ask by address, as localhost, or by a name that admin.names lists")
+        return respond(self._view, request.method, request.target)
+
+    def admits(self, _writer: asyncio.StreamWriter) -> bool:
+        """Whether to talk to the client at the other end at all."""
+        return True
+
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None or len(self._tasks) >= MAX_CONNECTIONS:
+        if task is None or len(self._tasks) >= MAX_CONNECTIONS or not self.admits(writer):
             self.refused += 1
             writer.close()
             return
         self._tasks.add(task)
         try:
-            await _Conversation(self._view, self._names, reader, writer).run()
+            await _Conversation(self, reader, writer).run()
         except (TimeoutError, OSError) as error:
             # A client that is slow or gone is no event of the node.
             log.debug("admin client lost", error=type(error).__name__)
@@ -187,15 +224,8 @@ class AdminServer:
 class _Conversation:
     """One client connection: requests and answers by turns."""
 
-    def __init__(
-        self,
-        view: AdminView,
-        names: Collection[str],
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
-        self._view = view
-        self._names = names
+    def __init__(self, server: AdminServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._server = server
         self._reader = reader
         self._writer = writer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_BYTES)
@@ -211,32 +241,31 @@ class _Conversation:
                 return
             if request is None:
                 return
-            answer = self._answer(request)
-            await self._send(answer, close=False, head=request.method == b"HEAD")
+            await self._send(self._server.answer(request), close=False, head=request.method == "HEAD")
             if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
                 return
             self._http.start_next_cycle()
 
-    def _answer(self, request: h11.Request) -> AdminResponse:
-        # HTTP/1.1 has exactly one Host, which h11 sees to; whoever speaks 1.0 without it is no browser.
-        for name, value in request.headers:
-            if name == b"host" and not names_us_untrusted(value.decode("latin-1"), self._names):
-                return _text(421, "ask by address, as localhost, or by a name that admin.names lists")
-        return respond(self._view, request.method.decode("ascii"), request.target.decode("latin-1"))
-
-    async def _next_request(self) -> h11.Request | None:
+    async def _next_request(self) -> AdminRequest | None:
         """Read one request to its end; None when the client has closed."""
-        request: h11.Request | None = None
+        head: h11.Request | None = None
+        body = bytearray()
         while True:
             event = self._http.next_event()
             if event is h11.NEED_DATA:
                 self._http.receive_data(await self._reader.read(_READ_BYTES))
             elif isinstance(event, h11.Request):
-                request = event
+                head = event
             elif isinstance(event, h11.Data):
-                raise h11.RemoteProtocolError("requests have no body here", error_status_hint=413)
-            elif isinstance(event, h11.EndOfMessage):
-                return request
+                body += event.data
+                if len(body) > self._server.max_body_bytes:
+                    limit = self._server.max_body_bytes
+                    expected = f"a body has at most {limit} bytes" if limit else "requests have no body"
+                    raise h11.RemoteProtocolError(f"{expected} here", error_status_hint=413)
+            elif isinstance(event, h11.EndOfMessage) and head is not None:
+                method, target = head.method.decode("ascii"), head.target.decode("latin-1")
+                host = next((value.decode("latin-1") for name, value in head.headers if name == b"host"), None)
+                return AdminRequest(method=method, target=target, host=host, body=bytes(body))
             else:
                 return None
 
@@ -250,7 +279,7 @@ class _Conversation:
             *_ALWAYS,
         ]
         if answer.status == 405:
-            headers.append(("Allow", "GET, HEAD"))
+            headers.append(("Allow", answer.allow))
         if close:
             headers.append(("Connection", "close"))
         data = self._http.send(h11.Response(status_code=answer.status, headers=headers)) or b""

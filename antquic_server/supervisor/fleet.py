@@ -109,10 +109,10 @@ class Fleet:
             secret=plan.channel_secret,
             random_bytes=secrets.token_bytes,
         )
-        self.relay = RelayDesk(relay, self.directory, self._tell_slot, self._ready_slots, clock=clock)
+        self.relay = RelayDesk(relay, self.directory, self.tell_slot, self.ready_slots, clock=clock)
         self.hub = Hub(
             self.directory,
-            self._tell_slot,
+            self.tell_slot,
             nat=plan.nat,
             clock=clock,
             relay_addresses=self.relay.quotas.addresses,
@@ -289,11 +289,13 @@ class Fleet:
         )
         self.directory.peer_up(message.peer_id, connection)
 
-    def _ready_slots(self) -> dict[int, int]:
+    def ready_slots(self) -> dict[int, int]:
+        """Return the open connections of each slot that has a ready worker."""
         ready = (worker for worker in self.workers if worker.is_ready)
         return {worker.slot: worker.open_connections for worker in ready if worker.slot is not None}
 
-    def _tell_slot(self, slot: int, message: Message) -> bool:
+    def tell_slot(self, slot: int, message: Message) -> bool:
+        """Send a message to the worker of a slot; False if there is none or its channel is full."""
         # The number has been through a worker, and a worker reads what strangers send.
         worker = self.slots[slot].worker if 0 <= slot < len(self.slots) else None
         return worker is not None and worker.send(message)

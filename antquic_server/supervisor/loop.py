@@ -12,15 +12,19 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import uvloop
 
-from antquic_server.config.model import Settings, to_plain
+from antquic_server.config.model import LogSettings, Settings, to_plain
 from antquic_server.errors import CannotBootError, ConfigurationError, ExitCode
 from antquic_server.identity import Identity
-from antquic_server.logs import get_logger
+from antquic_server.ipc.log_messages import LogLevels
+from antquic_server.keylog import open_key_log
+from antquic_server.logs import change_levels, get_logger, settle_repeats
 from antquic_server.protocol.relay_channel import channel_secret
 from antquic_server.supervisor.admin import AdminServer
 from antquic_server.supervisor.boot import (
@@ -30,13 +34,18 @@ from antquic_server.supervisor.boot import (
     open_endpoint,
     worker_environment,
 )
+from antquic_server.supervisor.control import ControlServer
+from antquic_server.supervisor.control_socket import ControlSocket, open_control_socket
 from antquic_server.supervisor.cpus import usable_cpus
 from antquic_server.supervisor.fleet import Fleet, FleetPlan
+from antquic_server.supervisor.log_control import LogControl
 from antquic_server.supervisor.privileges import drop_privileges
 from antquic_server.supervisor.process import WorkerListener, WorkerProcess
+from antquic_server.supervisor.qlog_desk import QlogDesk
 from antquic_server.supervisor.reload import compare, merge
 from antquic_server.supervisor.sd_notify import ServiceManager
 from antquic_server.supervisor.status import NodeFacts, NodeStatus
+from antquic_server.supervisor.traces import TraceListener
 
 DRAIN_SHARE: Final = 0.6
 KILL_SHARE: Final = 0.75
@@ -71,10 +80,22 @@ def run_supervisor(
     service = ServiceManager.from_environment(os.environ, pid=os.getpid())
     cpus = usable_cpus()
     endpoint = open_endpoint(settings, cpus)
+    control = None
     try:
         account = drop_privileges(settings.endpoint.user, settings.endpoint.group)
         if account is not None:
             log.info("privileges dropped", user=account.user, uid=account.uid, gid=account.gid)
+        # As who we are now, so that the control socket can be removed again and workers can write the key log.
+        control = open_control_socket(
+            settings.admin.control,
+            environment=os.environ,
+            pid=os.getpid(),
+            on_skipped=lambda problem: log.warning("control socket not opened", problem=problem),
+        )
+        if settings.log.keylog:
+            open_key_log(Path(settings.log.keylog)).close()
+            danger = "whoever has this file can read the traffic of every connection"
+            log.warning("TLS SECRETS ARE WRITTEN", path=settings.log.keylog, danger=danger)
         assignments = AssignmentWriter(
             settings=settings,
             identity=identity,
@@ -90,19 +111,22 @@ def run_supervisor(
             channel_secret=channel_secret(identity.seed),
             reload=reload,
             endpoint=endpoint,
+            control=control,
             assignments=assignments,
             worker_command=worker_command,
             environment=worker_environment(account),
             service=service,
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(build, endpoint))
+            return runner.run(_serve(build, endpoint, control))
     finally:
         endpoint.close()
         service.close()
+        if control is not None:
+            control.close()
 
 
-async def _serve(build: Callable[..., "Supervisor"], endpoint: Endpoint) -> int:
+async def _serve(build: Callable[..., "Supervisor"], endpoint: Endpoint, control: ControlSocket | None) -> int:
     """Serve on the running loop; ``build`` lacks the loop only."""
     loop = asyncio.get_running_loop()
     supervisor = build(loop=loop)
@@ -111,10 +135,15 @@ async def _serve(build: Callable[..., "Supervisor"], endpoint: Endpoint) -> int:
     loop.add_signal_handler(signal.SIGHUP, supervisor.handle_reload_signal)
     admin = AdminServer(supervisor.status, supervisor.admin_names)
     await admin.start(endpoint.admin)
+    owner = ControlServer(supervisor.status, supervisor.levels, supervisor.traces)
+    if control is not None:
+        await owner.start(control.sock)
     try:
         return await supervisor.run()
     finally:
+        await owner.stop()
         await admin.stop()
+        supervisor.traces.close()
 
 
 class Supervisor:
@@ -133,6 +162,7 @@ class Supervisor:
         channel_secret: bytes,
         reload: Callable[[], Settings] | None,
         endpoint: Endpoint,
+        control: ControlSocket | None,
         assignments: AssignmentWriter,
         worker_command: Sequence[str],
         environment: Mapping[str, str],
@@ -171,12 +201,16 @@ class Supervisor:
             on_hopeless=self._give_up,
             on_empty=self._end,
         )
+        self.levels = LogControl(settings.log, self._levels_changed)
+        self.traces = QlogDesk(self._fleet.tell_slot, self._fleet.ready_slots, clock=loop.time)
         facts = NodeFacts(
             peer_id=peer_id,
             pid=os.getpid(),
             listen=endpoint.listen,
             steered=all(group.steered for group in endpoint.groups),
             started_s=loop.time(),
+            control=None if control is None else str(control.path),
+            keylog=settings.log.keylog or None,
         )
         self.status = NodeStatus(facts, self._fleet, clock=loop.time, settings=settings)
         self.admin_names = settings.admin.names
@@ -232,9 +266,22 @@ class Supervisor:
         log.info("configuration reloaded", changed=changes.applied, needs_restart=changes.needs_restart)
         if changes.applied:
             self._settings = merge(self._settings, found)
-            self._assignments.change(self._settings)
+            self.levels.reconfigure(self._settings.log)
             self._fleet.change_relay(self._settings.relay, to_plain(self._settings))
             self.status.settings_changed(self._settings)
+
+    def _levels_changed(self, settings: LogSettings) -> None:
+        """Let levels hold here, in every worker, and in those that will be assigned a slot."""
+        change_levels(settings)
+        self._assignments.change(replace(self._settings, log=settings))
+        message = LogLevels(
+            level=settings.level,
+            modules=settings.modules,
+            repeat_burst=settings.repeat_burst,
+            repeat_window_s=settings.repeat_window_s,
+        )
+        for worker in self._fleet.workers:
+            worker.send(message)
 
     def _start_worker(self, listener: WorkerListener) -> WorkerProcess:
         return WorkerProcess(
@@ -242,7 +289,7 @@ class Supervisor:
             environment=self._environment,
             inherited_fds=self._endpoint.inherited_fds,
             loop=self._loop,
-            listener=listener,
+            listener=TraceListener(listener, self.traces),
         )
 
     def _tick(self) -> None:
@@ -251,6 +298,8 @@ class Supervisor:
         self._loop.call_later(self._settings.endpoint.heartbeat_interval_s, self._tick)
         self._fleet.tick()
         self.status.tick()
+        self.traces.tick()
+        settle_repeats()
         self._report()
 
     def _report(self) -> None:

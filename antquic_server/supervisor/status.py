@@ -11,6 +11,8 @@ The document of ``/status``::
     relay      sessions, delivered bytes, introductions, refusals, canaries, quota and limits (``relay_status``)
     configuration          every setting in force, by section and key; of secrets only the paths of their files
     configuration_changes  defaults of the settings that differ from them, by ``section.key``
+    control    path of the control socket, null without one
+    keylog     file that the TLS secrets go to, null (as it should be) without one
 """
 
 from collections.abc import Callable
@@ -40,6 +42,8 @@ class NodeFacts:
     listen: list[str]
     steered: bool
     started_s: float
+    control: str | None = None
+    keylog: str | None = None
 
 
 NEGLECTED_AFTER_S: Final = 5.0
@@ -139,6 +143,8 @@ class NodeStatus:
             "relay": relay_document(fleet.relay.quotas, totals, now_s),
             "configuration": self._configuration,
             "configuration_changes": self._configuration_changes,
+            "control": facts.control,
+            "keylog": facts.keylog,
         }
 
     def totals(self) -> dict[str, float]:

@@ -390,6 +390,18 @@ MISTAKES = [
         in_process_only=True,
     ),
     Mistake(
+        name="log_level_flag_of_a_module_that_does_not_exist",
+        arguments=["--log-level", "info", "--log-level", "nets=debug"],
+        line="--log-level: log.modules.nets = 'debug': expected a module that exists (did you mean net?)",
+        in_process_only=True,
+    ),
+    Mistake(
+        name="module_that_does_not_exist",
+        file='[log.modules]\nsupervisr = "debug"\n',
+        line="node.toml: log.modules.supervisr = 'debug': expected a module that exists (did you mean supervisor?)",
+        in_process_only=True,
+    ),
+    Mistake(
         name="log_level_flag",
         arguments=["--log-level", "verbose"],
         line=f"--log-level: log.level = 'verbose': expected {LEVELS}",
@@ -463,6 +475,7 @@ MISTAKES = [
 def _no_configuration_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep the machine's own configuration out, and let relative paths be those of the test."""
     monkeypatch.delenv("ANTQUIC_CONFIG", raising=False)
+    monkeypatch.delenv("ANTQUIC_LOG", raising=False)
     monkeypatch.chdir(tmp_path)
 
 

@@ -5,14 +5,15 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import pytest
 import structlog
 
 from antquic_server.config.model import LogSettings
-from antquic_server.logs import configure_logging, get_logger
+from antquic_server.logs import NodeLogger, change_levels, configure_logging, get_logger, settle_repeats
+from antquic_server.net.paths import PathAddress
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +144,28 @@ def test_bytes_are_written_in_hexadecimal(capsys: pytest.CaptureFixture[str]) ->
     assert _lines(capsys)[0]["peer_id"] == "00ff"
 
 
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_facts_are_written_out_when_the_line_is(form: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Paths, addresses, errors and enums as texts; what JSON has of its own stays."""
+
+    class Made:
+        def __str__(self) -> str:
+            return "made of text"
+
+    configure_logging(LogSettings(format=form), process="worker", slot=0)
+    path = PathAddress("2001:db8::1", 7, 0, 0, b"", 0)
+    get_logger("antquic_server.x").info("facts", peer=path, made=Made(), number=1.5, none=None, items=["a"], flag=True)
+
+    printed = capsys.readouterr().err
+    if form == "json":
+        line = json.loads(printed)
+        assert (line["peer"], line["made"]) == ("[2001:db8::1]:7", "made of text")
+        assert (line["number"], line["none"], line["items"], line["flag"]) == (1.5, None, ["a"], True)
+    else:
+        assert "[2001:db8::1]:7" in printed
+        assert "made of text" in printed
+
+
 def test_exception_stays_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
     """A traceback is part of its line, from our loggers and from the standard library's."""
     configure_logging(LogSettings(format="json"), process="worker", slot=0)
@@ -181,7 +204,7 @@ def test_console_traceback_is_plain(capsys: pytest.CaptureFixture[str]) -> None:
 
     printed = capsys.readouterr().err
     assert "Traceback (most recent call last):\n" in printed
-    assert "\nValueError: invalid literal" in printed
+    assert "\n    ValueError: invalid literal" in printed
 
 
 @pytest.mark.parametrize(("is_terminal", "is_json"), [(False, True), (True, False)])
@@ -194,3 +217,126 @@ def test_auto_format_depends_on_the_terminal(is_terminal: bool, is_json: bool, m
     get_logger("antquic_server.x").info("hello")
 
     assert stream.getvalue().startswith("{") is is_json
+
+
+def test_levels_change_at_once_and_leave_nothing_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    """A second change takes the first one's modules back; handlers and their form stay."""
+    configure_logging(LogSettings(format="json", level="warning"), process="worker", slot=2)
+    log = get_logger("antquic_server.net.udp")
+    log.info("no")
+    change_levels(LogSettings(level="warning", modules={"net": "debug"}))
+    log.debug("yes")
+    change_levels(LogSettings(level="info"))
+    log.debug("no")
+    log.info("again")
+
+    printed = _lines(capsys)
+    assert [line["event"] for line in printed] == ["yes", "again"]
+    assert {line["slot"] for line in printed} == {2}
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_repeated_event_is_summed_up_in_one_line(form: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """With its level and logger and how often it was left out; other events pass."""
+    configure_logging(LogSettings(format=form, repeat_burst=3), process="worker", slot=0)
+    log = get_logger("antquic_server.net")
+    for number in range(1237):
+        log.warning("datagram lost", number=number)
+    log.warning("another")
+    settle_repeats(everything=True)
+
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == 5
+    assert "another" in printed[3]
+    assert "datagram lost" in printed[4]
+    if form == "json":
+        line = json.loads(printed[4])
+        assert (line["level"], line["logger"], line["repeated"]) == ("warning", "antquic_server.net", 1234)
+        assert line["window_s"] == 10.0
+    else:
+        assert "repeated=1234" in printed[4]
+        assert "warning" in printed[4]
+
+
+def test_errors_with_tracebacks_are_limited_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same exception a thousand times is one traceback too many."""
+    configure_logging(LogSettings(format="json", repeat_burst=1), process="worker", slot=0)
+    for _ in range(10):
+        try:
+            int("bad")
+        except ValueError:
+            get_logger("antquic_server.x").exception("oops")
+    settle_repeats(everything=True)
+
+    first, last = _lines(capsys)
+    assert "ValueError" in first["exception"]
+    assert (last["event"], last["level"], last["repeated"]) == ("oops", "error", 9)
+    assert "exception" not in last
+
+
+def test_library_is_limited_by_the_line_that_logs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its texts hold facts, which a stranger may choose; a wrong format is a line, not an exception."""
+    configure_logging(LogSettings(format="json", repeat_burst=2), process="worker", slot=0)
+    library = logging.getLogger("some.library")
+    for number in range(20):
+        library.error("[%d] stranger says %s", number, os.urandom(4).hex())
+    settle_repeats(everything=True)
+
+    printed = _lines(capsys)
+    assert [line.get("repeated") for line in printed] == [None, None, 18]
+
+
+def test_sum_is_written_when_the_handler_is_closed(capsys: pytest.CaptureFixture[str]) -> None:
+    """As happens when the interpreter ends."""
+    configure_logging(LogSettings(format="json", repeat_burst=1), process="worker", slot=0)
+    for _ in range(3):
+        get_logger("antquic_server.x").error("last words")
+    logging.getLogger().handlers[-1].close()
+
+    assert [line.get("repeated") for line in _lines(capsys)] == [None, 2]
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("text", ["a\nb", "\x1b[2J", "\x00", "\u202e", "\ud800", '"}{', "%s %d", "é" * 10_000])
+def test_hostile_text_is_one_line_in_both_forms(text: str, form: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """As event, as a fact, as the name of a fact's value, and in a library's arguments."""
+    configure_logging(LogSettings(format=form, repeat_burst=0), process="worker", slot=1)
+    get_logger("antquic_server.x").info(text, reason=text, raw=text.encode(errors="replace"))
+    logging.getLogger("library").info("%s", text)
+
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 2
+    assert not set(printed) & {"\x1b", "\x00", "\u202e", "\r"}
+    if form == "json":
+        first, second = (json.loads(line) for line in printed.splitlines())
+        assert first["reason"] == first["event"] == second["event"] == text
+
+
+def test_hostile_exception_cannot_command_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A traceback has lines, but all are indented, and none of its characters is an escape sequence."""
+    configure_logging(LogSettings(format="console"), process="worker", slot=1)
+    error = ValueError("\x1b[31mred\n2026 [error] gotcha\r")
+    get_logger("antquic_server.x").error("oops", exc_info=error)
+
+    first, *others = capsys.readouterr().err.splitlines()
+    assert "oops" in first
+    assert any("gotcha" in line for line in others)
+    assert all(line.startswith("    ") and line.isprintable() for line in others)
+
+
+def test_line_that_is_off_evaluates_nothing() -> None:
+    """The processors are not run, and what is asked is only the level."""
+    configure_logging(LogSettings(level="warning"), process="worker", slot=0)
+    seen: list[str] = []
+
+    def note(_logger: object, method: str, _event_dict: MutableMapping[str, Any]) -> str:
+        seen.append(method)
+        return method
+
+    log = NodeLogger(logging.getLogger("antquic_server.quiet"), [note], {})
+
+    assert log.debug("no") is None
+    assert log.info("no") is None
+    assert seen == []
+    log.warning("yes")
+    assert seen == ["warning"]

@@ -15,6 +15,8 @@ __all__ = ["Address", "ForwarderCounts", "StartForwarder", "UdpForwarder"]
 
 LARGEST_DATAGRAM_BYTES = 65535
 Address = tuple[str, int]
+Tap = Callable[[bool, bytes], None]
+"""Is shown every datagram that passes, and whether it goes to the server; called on the forwarder's thread."""
 
 
 @dataclass(slots=True)
@@ -34,8 +36,9 @@ class UdpForwarder:
     the server still sends to an old port is lost. A thread does the forwarding; the methods may be called from any.
     """
 
-    def __init__(self, server: Address, *, listen_host: str = "127.0.0.1") -> None:
+    def __init__(self, server: Address, *, listen_host: str = "127.0.0.1", tap: Tap | None = None) -> None:
         self._server = server
+        self._tap = tap or (lambda _to_server, _data: None)
         self._lock = threading.Lock()
         self._selector = selectors.DefaultSelector()
         self._wake_receiver, self._wake_sender = socket.socketpair()
@@ -120,6 +123,7 @@ class UdpForwarder:
             self._upstream[client].sendto(data, self._server)
         except (BlockingIOError, ConnectionRefusedError):
             return
+        self._tap(True, data)
         self.counts.to_server += 1
         self._last_datagram_s = time.monotonic()
 
@@ -135,6 +139,7 @@ class UdpForwarder:
             self._inside.sendto(data, client)
         except (BlockingIOError, ConnectionRefusedError):
             return
+        self._tap(False, data)
         self.counts.to_clients += 1
         self._last_datagram_s = time.monotonic()
 

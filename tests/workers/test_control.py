@@ -105,6 +105,13 @@ class FakeWorker:
         note = self.introductions.append
         self.coordination = SimpleNamespace(introduce=note, introduced=note)
         self.relayed: list[Message] = []
+        self.traced: list[object] = []
+        self.qlog = SimpleNamespace(
+            begin=lambda request, connections: self.traced.append((request, list(connections))),
+            end=self.traced.append,
+            tick=lambda: None,
+            stop=lambda: self.endpoint.calls.append("stop qlog"),
+        )
         self.relay = SimpleNamespace(
             handle_message=self.relayed.append,
             start=lambda: self.endpoint.calls.append("start relay"),
@@ -412,6 +419,7 @@ def test_drain_closes_reports_and_ends() -> None:
                 "start relay",
                 "drain relay",
                 ("drain", 0x4E5B02, "PeerShutdown"),
+                "stop qlog",
                 "stop relay",
                 "stop",
             ]
@@ -444,7 +452,7 @@ def test_end_of_the_channel_ends_the_worker() -> None:
             await it.first(Ready)
             it.supervisor.close()
             assert await asyncio.wait_for(it.stopped, 5.0) == 1
-            assert it.worker.endpoint.calls == ["start", "start relay", "stop relay", "stop"]
+            assert it.worker.endpoint.calls == ["start", "start relay", "stop qlog", "stop relay", "stop"]
 
     run(story())
 

@@ -47,8 +47,8 @@ from antquic_server.protocol.parameters import (
 from antquic_server.protocol.profiles import HandshakeProfile
 from antquic_server.protocol.seam.client_tls import ClientTlsContext
 from antquic_server.protocol.seam.fast_crypto import install_fast_crypto
-from antquic_server.protocol.seam.migration import MigratingConnection
 from antquic_server.protocol.seam.options import DEFAULT_OPTIONS, ConnectionOptions
+from antquic_server.protocol.seam.qlog import TracedConnection
 from antquic_server.protocol.seam.server_tls import ServerTlsContext
 from antquic_server.protocol.seam.tls_context import RawPublicKeyMixin
 
@@ -79,7 +79,7 @@ class ExtensionFrameReceived(QuicEvent):
     used: bool
 
 
-class NodeQuicConnection(MigratingConnection):
+class NodeQuicConnection(TracedConnection):
     """A QUIC connection of ours, in either role; driven exactly like aioquic's."""
 
     def __init__(
@@ -338,7 +338,7 @@ class NodeQuicConnection(MigratingConnection):
         for frame_type in (*_OBSERVED_ADDRESS_TYPES, *_NAT_TRAVERSAL_TYPES):
             handlers[frame_type] = extension
 
-    def _handle_extension_frame(self, _context: stock.QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+    def _handle_extension_frame(self, context: stock.QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         ours, theirs = self._options.extensions, self.remote_extensions
         negotiated = False
         if ours is not None and theirs is not None:
@@ -360,6 +360,7 @@ class NodeQuicConnection(MigratingConnection):
                 frame_type=frame_type,
                 reason_phrase=str(exc),
             ) from exc
+        self._trace_extension_frame(context.quic_logger_frames, frame_type, frame)
         self._events.append(ExtensionFrameReceived(frame=frame, used=self._apply(frame)))
 
     def _apply(self, frame: ExtensionFrame) -> bool:
@@ -382,6 +383,7 @@ class NodeQuicConnection(MigratingConnection):
             frame_type_of(frame), capacity=frame_capacity(frame), handler=handler, handler_args=(frame,)
         )
         push_frame_body(buf, frame)
+        self._trace_extension_frame(builder.quic_logger_frames, frame_type_of(frame), frame)
 
     def _on_address_delivery(self, delivery: QuicDeliveryState, frame: AddAddress | RemoveAddress) -> None:
         if delivery != QuicDeliveryState.ACKED:

@@ -41,6 +41,7 @@ FIELDS: dict[Any, st.SearchStrategy[Any]] = {
     bytes: st.binary(),
     bool: st.booleans(),
     dict[str, float]: st.dictionaries(st.text(), FINITE, max_size=5),
+    dict[str, str]: st.dictionaries(st.text(), st.text(), max_size=5),
     dict[str, object]: st.dictionaries(st.text(), PLAIN, max_size=5),
     list[str]: st.lists(st.text(), max_size=3),
     list[int]: st.lists(WHOLE, max_size=3),

@@ -5,8 +5,8 @@ from dataclasses import fields
 import pytest
 
 from antquic_server.config.load import load_settings
-from antquic_server.config.model import RelaySettings, Settings
-from antquic_server.supervisor.reload import FIXED_KEYS, compare, merge
+from antquic_server.config.model import LogSettings, RelaySettings, Settings
+from antquic_server.supervisor.reload import FIXED_KEYS, LOG_KEYS, compare, merge
 
 
 def test_same_settings_have_no_changes() -> None:
@@ -28,17 +28,20 @@ def test_limits_of_relaying_change_and_the_rest_waits_for_a_restart() -> None:
             "relay.canary_interval_s=1",
             "endpoint.workers=3",
             "log.level='debug'",
+            "log.modules={net='error'}",
+            "log.format='json'",
         ],
     )
     changes = compare(Settings(), after)
-    assert changes.applied == ["relay.max_sessions", "relay.denied_targets"]
-    waiting = ["endpoint.workers", "relay.port_range", "relay.canary_interval_s", "log.level"]
+    assert changes.applied == ["relay.max_sessions", "relay.denied_targets", "log.level", "log.modules"]
+    waiting = ["endpoint.workers", "relay.port_range", "relay.canary_interval_s", "log.format"]
     assert changes.needs_restart == waiting
 
     merged = merge(Settings(), after)
     assert (merged.relay.max_sessions, merged.relay.denied_targets) == (7, ("192.0.2.0/24",))
     assert merged.relay.port_range == Settings().relay.port_range
     assert merged.endpoint == Settings().endpoint
+    assert (merged.log.level, merged.log.modules, merged.log.format) == ("debug", {"net": "error"}, "auto")
     again = compare(merged, after)
     assert (again.applied, again.needs_restart) == ([], waiting)
 
@@ -47,3 +50,9 @@ def test_limits_of_relaying_change_and_the_rest_waits_for_a_restart() -> None:
 def test_fixed_keys_are_settings(key: str) -> None:
     """A key that was renamed would become changeable by accident."""
     assert key in {item.name for item in fields(RelaySettings)}
+
+
+@pytest.mark.parametrize("key", sorted(LOG_KEYS))
+def test_changeable_keys_of_the_log_are_settings(key: str) -> None:
+    """A key that was renamed would need a restart by accident."""
+    assert key in {item.name for item in fields(LogSettings)}

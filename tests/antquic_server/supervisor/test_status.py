@@ -160,7 +160,10 @@ def test_document_has_all_sections() -> None:
         "relay",
         "configuration",
         "configuration_changes",
+        "control",
+        "keylog",
     ]
+    assert (document["control"], document["keylog"]) == (None, None)
 
 
 def test_configuration_is_that_in_force() -> None:

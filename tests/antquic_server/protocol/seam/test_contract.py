@@ -24,6 +24,7 @@ SEAM = Path(antquic_server.protocol.seam.__path__[0])
 
 CONNECTION_METHODS = {
     # Overridden.
+    "_close_end": "() -> None",
     "_confirm_handshake": "() -> None",
     "_initialize": "(peer_cid: bytes) -> None",
     "_send_probing_frames": "(network_path: QuicNetworkPath, now: float) -> list[tuple[bytes, typing.Any]]",
@@ -34,7 +35,6 @@ CONNECTION_METHODS = {
     "_write_stream_limits": "(builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream) -> None",
     # Called, or handed on as delivery handlers.
     "_add_network_path": "(network_path: QuicNetworkPath) -> None",
-    "_close_end": "() -> None",
     "_flush_builder": (
         "(builder: QuicPacketBuilder, network_path: QuicNetworkPath, peer_cid: bytes, now: float)"
         " -> list[tuple[bytes, typing.Any]]"
@@ -70,6 +70,7 @@ CONNECTION_ATTRIBUTES = {
     "_loss": "QuicPacketRecovery",
     "_max_datagram_size": "int",
     "_network_paths": "list",
+    "_original_destination_connection_id": "bytes",
     "_packet_number": "int",
     "_peer_cid": "QuicConnectionId",
     "_peer_cid_available": "list",
@@ -95,6 +96,7 @@ RECOVERY_ATTRIBUTES = {
     "_cc": "RenoCongestionControl",
     "_pacer": "QuicPacketPacer",
     "_pto_count": "int",
+    "_quic_logger": "NoneType",
     "_rtt_first_sample_time": "float",
     "_rtt_initialized": "bool",
     "_rtt_latest": "float",
