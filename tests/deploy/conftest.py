@@ -80,6 +80,7 @@ def playbooks(net: Network, wheels: dict[str, Path], tmp_path_factory: pytest.Te
         "antquic_server_firewall_policy": "drop",
         "antquic_server_firewall_admin_sources": [f"{net.host}/32"],
         "antquic_server_journal_max_use": "",
+        "antquic_server_tuning": False,
         "antquic_server_log_file": "node.log",
         "antquic_server_prometheus_directory": "/srv",
         "antquic_server_prometheus_labels": {"site": "lab"},

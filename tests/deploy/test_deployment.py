@@ -8,6 +8,7 @@ has little said about it, for ``beta`` everything is otherwise.
 import json
 import re
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from support.ant_quic import AntQuicPeer, host_of
 from support.deployment import Deployed, files_of
 from support.node import node_environment
 from support.nspawn import Machine
+from support.require import require
 from support.veth import in_namespace
 from support.waiting import wait_for_value, wait_until
 
@@ -147,6 +149,19 @@ def test_second_run_changes_nothing(deployed: Deployed) -> None:
     assert recap.changed_tasks() == []
     assert {host: row["changed"] for host, row in recap.stats.items()} == {"alpha": 0, "beta": 0}
     assert [main_pid(machine) for machine in deployed.machines] == before
+
+
+def minimum_of_buffers(machine: Machine) -> int:
+    """A kernel setting that a network namespace has of its own (``net.ipv4.udp_rmem_min``), in bytes."""
+    return int(machine.output("cat", "/proc/sys/net/ipv4/udp_rmem_min"))
+
+
+def test_kernel_settings_are_applied(deployed: Deployed) -> None:
+    """Those that a container can have, now and for the next start; the other host was not to have any."""
+    require(find_spec("antquic_server.commands.tune"), "needs antquic-server tune")
+    assert minimum_of_buffers(deployed.alpha) >= 131072
+    assert "udp_rmem_min" in deployed.alpha.output("sh", "-c", "cat /etc/sysctl.d/*antquic*")
+    assert minimum_of_buffers(deployed.beta) == 4096
 
 
 def test_node_key_is_kept_on_the_controller(deployed: Deployed) -> None:
@@ -350,4 +365,5 @@ def test_uninstalling_leaves_nothing(deployed: Deployed) -> None:
         assert sorted(pristine.keys() - left.keys()) == []
         assert "antquic" not in machine.output("systemctl", "list-units", "--all", "--no-pager", "--plain")
         assert deployed.rules(machine) == ""
+        assert minimum_of_buffers(machine) == 4096
         assert (deployed.playbooks.identities / f"{machine.name}-{peer_id[:16]}.pem").exists()
