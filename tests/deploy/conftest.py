@@ -98,5 +98,5 @@ def deployed(playbooks: Playbooks, net: Network, wheels: dict[str, Path]) -> Ite
     with booted(net, image, ["alpha", "beta"], binds=binds, prepare=prepare) as machines:
         pristine = [files_of(machine.root) for machine in machines]
         recap = playbooks.run("site.yml", machines)
-        assert recap.exit_code == 0, recap.output[-5000:]
+        recap.require_success()
         yield Deployed(machines=machines, recap=recap, playbooks=playbooks, wheels=wheels, pristine=pristine)

@@ -145,7 +145,7 @@ def test_second_run_changes_nothing(deployed: Deployed) -> None:
     """On neither host; the nodes are not restarted either."""
     before = [main_pid(machine) for machine in deployed.machines]
     recap = deployed.playbooks.run("site.yml", deployed.machines)
-    assert recap.exit_code == 0, recap.output[-3000:]
+    recap.require_success()
     assert recap.changed_tasks() == []
     assert {host: row["changed"] for host, row in recap.stats.items()} == {"alpha": 0, "beta": 0}
     assert [main_pid(machine) for machine in deployed.machines] == before
@@ -298,7 +298,7 @@ def test_upgrade_keeps_the_node_key(deployed: Deployed) -> None:
     """Both hosts, one after the other, and each is healthy before the next."""
     before = [node_of(machine)["peer_id"] for machine in deployed.machines]
     recap = deployed.playbooks.run("upgrade.yml", deployed.machines, antquic_server_source=str(deployed.wheels["next"]))
-    assert recap.exit_code == 0, recap.output[-4000:]
+    recap.require_success()
     assert recap.output.count("PLAY [") == 2
     for machine, peer_id in zip(deployed.machines, before, strict=True):
         assert release_of(machine) == ("1.1.0", "1.1.0")
@@ -327,7 +327,7 @@ def test_roll_back_goes_to_the_release_before(deployed: Deployed) -> None:
     machine = deployed.alpha
     peer_id = node_of(machine)["peer_id"]
     recap = deployed.playbooks.run("rollback.yml", [machine])
-    assert recap.exit_code == 0, recap.output[-4000:]
+    recap.require_success()
     assert release_of(machine) == ("1.0.0", "1.0.0")
     assert connect(deployed, machine)["peer_id"] == peer_id
     assert machine.output("readlink", "/opt/antquic-server/previous") == "/opt/antquic-server/1.1.0"
@@ -355,7 +355,7 @@ def test_uninstalling_leaves_nothing(deployed: Deployed) -> None:
     # On beta somebody else has come to need one of the packages that the role has brought.
     install_something_that_needs(deployed.beta, "logrotate")
     recap = deployed.playbooks.run("uninstall.yml", deployed.machines)
-    assert recap.exit_code == 0, recap.output[-4000:]
+    recap.require_success()
     assert {"needy", "logrotate"} <= installed(deployed.beta)
     assert not {"nftables", "python3-venv"} & installed(deployed.beta)
     deployed.beta.run("dpkg", "--purge", "needy", "logrotate", "libpopt0")
