@@ -25,7 +25,7 @@ from support.require import require
 
 
 @pytest.fixture(scope="session")
-def _containers_are_possible() -> None:
+def containers_are_possible() -> None:
     """Skip with the reason when rights or programs are missing; in CI that is a failure."""
     require(os.geteuid() == 0, "needs root to boot containers")
     missing = tools_missing()
@@ -33,7 +33,7 @@ def _containers_are_possible() -> None:
 
 
 @pytest.fixture(scope="session")
-def wheels(_containers_are_possible: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def wheels(containers_are_possible: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Wheels of this tree by what they are good for: a first version, the next one, and one whose node never starts."""
     directory = tmp_path_factory.mktemp("own-wheels")
 
@@ -48,7 +48,7 @@ def wheels(_containers_are_possible: None, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
-def net(_containers_are_possible: None) -> Iterator[Network]:
+def net(containers_are_possible: None) -> Iterator[Network]:
     """The network of the machines."""
     with network() as net:
         yield net

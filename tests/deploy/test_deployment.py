@@ -278,6 +278,21 @@ def test_wrong_configuration_is_not_tried_again(deployed: Deployed) -> None:
     wait_serving(machine)
 
 
+def test_wrong_settings_never_reach_the_node(deployed: Deployed) -> None:
+    """The run stops with the program's own line; the node goes on with what it has, without a restart."""
+    machine = deployed.beta
+    before = main_pid(machine)
+    wrong = {"endpoint": {"workers": "two"}}
+    recap = deployed.playbooks.run(
+        "site.yml", [machine], "--extra-vars", json.dumps({"antquic_server_settings": wrong})
+    )
+    assert recap.exit_code != 0
+    assert "endpoint.workers" in recap.output
+    assert main_pid(machine) == before
+    assert serves(machine)
+    assert "udp dport 443" in machine.output("nft", "list", "ruleset")
+
+
 def test_node_comes_back_with_the_system(deployed: Deployed) -> None:
     """After a reboot: the node, its key and its firewall."""
     machine = deployed.alpha
