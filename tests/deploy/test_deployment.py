@@ -282,10 +282,8 @@ def test_wrong_settings_never_reach_the_node(deployed: Deployed) -> None:
     """The run stops with the program's own line; the node goes on with what it has, without a restart."""
     machine = deployed.beta
     before = main_pid(machine)
-    wrong = {"endpoint": {"workers": "two"}}
-    recap = deployed.playbooks.run(
-        "site.yml", [machine], "--extra-vars", json.dumps({"antquic_server_settings": wrong})
-    )
+    wrong = json.dumps({"antquic_server_settings": {"endpoint": {"workers": "two"}}})
+    recap = deployed.playbooks.run("site.yml", [machine], "--extra-vars", wrong)
     assert recap.exit_code != 0
     assert "endpoint.workers" in recap.output
     assert main_pid(machine) == before
