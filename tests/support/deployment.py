@@ -57,7 +57,8 @@ OWN_BUSINESS = re.compile(
 """Caches, logs, lists and stamps that the system and its package manager keep for themselves."""
 
 NEEDED = ("systemd-nspawn", "mmdebstrap", "dpkg-scanpackages", "ssh-keygen", "ssh", "nsenter", "ip")
-PLAYBOOK_TIMEOUT_S = 400.0
+PLAYBOOK_TIMEOUT_S = 900.0
+"""Half a minute for each host where nothing else runs; minutes on a machine that does other things as well."""
 
 
 def tools_missing() -> list[str]:
