@@ -27,7 +27,8 @@ from structlog.typing import Processor
 from antquic_server.bench.live import EchoLoad, LiveEcho, measure_live_echo
 from antquic_server.bench.load_client import ClientSettings, LoadClient, random_node_key
 from antquic_server.bench.node_process import Here, ServerUnderTest, running_node
-from antquic_server.bench.report import Progress, Report, Table, whole
+from antquic_server.bench.progress import Progress
+from antquic_server.bench.report import Column, Report, Table, whole
 from antquic_server.bench.variants import POOL_CONTEXTS
 from antquic_server.control_client import ControlClient
 from antquic_server.logs import NodeLogger
@@ -117,7 +118,7 @@ def run(options: Mapping[str, str]) -> Report:
     )
     pool = PqcPool(load_provider("auto"), POOL_CONTEXTS + _CONCURRENT_HANDSHAKES)
     settings = ClientSettings(pqc=pool, node_key=random_node_key(pool))
-    progress = Progress("logging", rounds * len(_KINDS))
+    progress = Progress(rounds * len(_KINDS))
     found = {title: _Found() for _, _, title in _KINDS}
     order = random.Random(rounds)
     with ExitStack() as stack:
@@ -130,7 +131,6 @@ def run(options: Mapping[str, str]) -> Report:
             for name, level, title in order.sample(_KINDS, len(_KINDS)):
                 progress.step(title)
                 _measure(nodes[name], level, settings, load, found[title])
-    progress.close()
     return Report(tables=[_table(found), _call_table(calls)], notes=_notes(load))
 
 
@@ -176,12 +176,13 @@ def _table(results: Mapping[str, _Found]) -> Table:
         title="one worker by log level",
         columns=(
             "level",
-            "echoes per CPU second",
-            "echo ratio",
-            "handshakes per CPU second",
-            "handshake ratio",
-            "lines",
+            Column(name="echoes per CPU second", unit="1/s", better="higher"),
+            Column(name="echo ratio", unit="x", better="higher"),
+            Column(name="handshakes per CPU second", unit="1/s", better="higher"),
+            Column(name="handshake ratio", unit="x", better="higher"),
+            Column(name="lines", unit="lines"),
         ),
+        chart="echo ratio",
     )
     first = results[_KINDS[0][2]]
     for name, found in results.items():
@@ -198,7 +199,7 @@ def _echoes(found: _Found) -> float:
 
 def _call_table(calls: int) -> Table:
     """Time single calls in this process, with loggers of their own."""
-    table = Table(title="one call with three facts", columns=("call", "ns"))
+    table = Table(title="one call with three facts", columns=("call", Column(name="ns", unit="ns", better="lower")))
     quiet, loud = logging.getLogger("antquic_server.bench.quiet"), logging.getLogger("antquic_server.bench.loud")
     handler = logging.StreamHandler(Path("/dev/null").open("w", encoding="utf-8"))  # noqa: SIM115 - closed below
     for logger, level in ((quiet, logging.WARNING), (loud, logging.DEBUG)):

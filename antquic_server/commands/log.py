@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from antquic_server.commands.control_client import add_control_arguments, control_client
 from antquic_server.errors import UsageError
 
-__all__ = ["add_arguments", "render_levels", "run"]
+__all__ = ["EXAMPLES", "SUMMARY", "add_arguments", "render_levels", "run"]
 
 SUMMARY = "show or change the log levels of a running node"
 

@@ -12,7 +12,7 @@ from antquic_server.commands.control_client import add_control_arguments, contro
 from antquic_server.control_client import ControlClient
 from antquic_server.errors import ConfigurationError, ControlRefusedError
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["EXAMPLES", "SUMMARY", "add_arguments", "run"]
 
 SUMMARY = "trace the connections of one peer as qlog, for qvis"
 
