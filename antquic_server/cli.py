@@ -50,6 +50,8 @@ class _Command(Protocol):
 COMMANDS: dict[str, _Command] = {
     "serve": serve,
     "status": status,
+    "log": log,
+    "qlog": qlog,
     "identity": identity,
     "config": config,
     "doctor": doctor,

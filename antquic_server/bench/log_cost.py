@@ -180,9 +180,9 @@ def _table(results: Mapping[str, _Found]) -> Table:
             Column(name="echo ratio", unit="x", better="higher"),
             Column(name="handshakes per CPU second", unit="1/s", better="higher"),
             Column(name="handshake ratio", unit="x", better="higher"),
-            Column(name="lines"),
+            Column(name="lines", unit="lines"),
         ),
-        chart="handshake ratio",
+        chart="echo ratio",
     )
     first = results[_KINDS[0][2]]
     for name, found in results.items():

@@ -45,6 +45,15 @@ BENCHMARKS: dict[str, Benchmark] = {
         quick={"rounds": "10", "live_s": "1", "rtt_ms": "0,50", "dials": "1"},
         run=handshake.run,
     ),
+    "logging": Benchmark(
+        summary="echoes and handshakes per CPU second by log level",
+        ratio="log level / nothing logged",
+        about_s=120,
+        quick_s=25,
+        options=log_cost.OPTIONS,
+        quick=log_cost.QUICK,
+        run=log_cost.run,
+    ),
     "loopback": Benchmark(
         summary="latency of an echo without load: p50 and p99",
         ratio="node / aioquic.asyncio.serve",
@@ -53,15 +62,6 @@ BENCHMARKS: dict[str, Benchmark] = {
         options=loopback.OPTIONS,
         quick=loopback.QUICK,
         run=loopback.run,
-    ),
-    "logging": Benchmark(
-        summary="what log levels cost: echoes, handshakes and single calls",
-        ratio="debug / warning",
-        about_s=120,
-        quick_s=20,
-        options=log_cost.OPTIONS,
-        quick=log_cost.QUICK,
-        run=log_cost.run,
     ),
     "mtu": Benchmark(
         summary="streams with a node and peer to peer, by datagram size",

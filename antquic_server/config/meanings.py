@@ -117,8 +117,8 @@ MEANINGS: Final[dict[str, str]] = {
     "log.level": "The least important level that is written.",
     "log.format": "`auto` writes for people on a terminal, and JSON otherwise.",
     "log.modules": (
-        "Levels of single modules: `supervisor` means `antquic_server.supervisor` and all below it; `quic` is "
-        "aioquic. A module that does not exist is a mistake."
+        "Levels of single modules: `supervisor` means `antquic_server.supervisor` and all below it; `quic` is aioquic. "
+        "A module that does not exist is a mistake."
     ),
     "log.repeat_burst": (
         "Lines of one event (logger, level and text) that are written in `repeat_window_s`; the rest is summed up in "
@@ -132,13 +132,13 @@ MEANINGS: Final[dict[str, str]] = {
         "Health, status and metrics over HTTP, without a password. A loopback address, unless `allow_remote`."
     ),
     "admin.allow_remote": "Allow `listen` to be an address that others can reach.",
-    "admin.names": (
-        "Names by which clients may call the endpoint, besides addresses and `localhost`; all others get status 421 "
-        "([why](status-page.md#security))."
-    ),
     "admin.control": (
         "Unix socket through which `antquic-server log` and `qlog` act on the node; only its owner and root may. "
         "Empty: `control-PID.sock` in the runtime directory, see [logging.md](logging.md#the-control-socket)."
+    ),
+    "admin.names": (
+        "Names by which clients may call the endpoint, besides addresses and `localhost`; all others get status 421 "
+        "([why](status-page.md#security))."
     ),
     "tls.certificate": (
         "X.509 certificate chain (PEM) for clients without raw public keys; needs `private_key`. Empty: self-signed "

@@ -89,9 +89,9 @@ class AdminRequest:
 
     method: str
     target: str
-    host: str | None = None
-    """The Host header; None in HTTP/1.0."""
     body: bytes = b""
+    hosts: tuple[str, ...] = ()
+    """What the client called us, from its Host header."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,8 +161,9 @@ class AdminServer:
     """
     Serves ``view`` on a listening socket, which stays the caller's to close.
 
-    ``names`` are host names by which clients may call the node, besides addresses and loopback names. A subclass may
-    answer other requests, take bodies, and look at who asks: ``control`` does.
+    A subclass may answer other requests, take bodies, and look at who asks: ``control`` does.
+
+    ``names`` are host names by which clients may call the node, besides addresses and loopback names.
     """
 
     max_body_bytes = 0
@@ -192,7 +193,7 @@ class AdminServer:
     def answer(self, request: AdminRequest) -> AdminResponse:
         """Answer one request; never raises for what a client asks."""
         # HTTP/1.1 has exactly one Host, which h11 sees to; whoever speaks 1.0 without it is no browser.
-        if request.host is not None and not names_us_untrusted(request.host, self._names):
+        if not all(names_us_untrusted(host, self._names) for host in request.hosts):
             return _text(421, "ask by address, as localhost, or by a name that admin.names lists")
         return respond(self._view, request.method, request.target)
 
@@ -264,8 +265,8 @@ class _Conversation:
                     raise h11.RemoteProtocolError(f"{expected} here", error_status_hint=413)
             elif isinstance(event, h11.EndOfMessage) and head is not None:
                 method, target = head.method.decode("ascii"), head.target.decode("latin-1")
-                host = next((value.decode("latin-1") for name, value in head.headers if name == b"host"), None)
-                return AdminRequest(method=method, target=target, host=host, body=bytes(body))
+                hosts = tuple(value.decode("latin-1") for name, value in head.headers if name == b"host")
+                return AdminRequest(method=method, target=target, body=bytes(body), hosts=hosts)
             else:
                 return None
 

@@ -268,12 +268,13 @@ class Supervisor:
             self._settings = merge(self._settings, found)
             self.levels.reconfigure(self._settings.log)
             self._fleet.change_relay(self._settings.relay, to_plain(self._settings))
-            self.status.settings_changed(self._settings)
 
     def _levels_changed(self, settings: LogSettings) -> None:
         """Let levels hold here, in every worker, and in those that will be assigned a slot."""
         change_levels(settings)
-        self._assignments.change(replace(self._settings, log=settings))
+        in_force = replace(self._settings, log=settings)
+        self._assignments.change(in_force)
+        self.status.settings_changed(in_force)
         message = LogLevels(
             level=settings.level,
             modules=settings.modules,
@@ -297,9 +298,9 @@ class Supervisor:
             return
         self._loop.call_later(self._settings.endpoint.heartbeat_interval_s, self._tick)
         self._fleet.tick()
-        self.status.tick()
         self.traces.tick()
         settle_repeats()
+        self.status.tick()
         self._report()
 
     def _report(self) -> None:
