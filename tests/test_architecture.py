@@ -24,12 +24,14 @@ MAX_MODULE_LINES = 400
 VALUE_MODULES = (
     "antquic_server.config.model",
     "antquic_server.ipc.messages",
+    "antquic_server.ipc.punch_messages",
     "antquic_server.protocol.address",
     "antquic_server.protocol.coordination",
     "antquic_server.protocol.coordinator",
     "antquic_server.protocol.frames",
     "antquic_server.protocol.parameters",
     "antquic_server.protocol.profiles",
+    "antquic_server.protocol.punch_report",
     "antquic_server.protocol.routing",
     "workers.surroundings",
 )

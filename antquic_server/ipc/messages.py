@@ -13,6 +13,7 @@ The conversation, as a timeline (S supervisor, W worker; one channel per worker)
     S → W  Introduce         … which tells its peer, and answers
     W → S  Introduced        … to the hub, which passes the answer back
     S → W  Introduced        … to the worker that asked
+    W → S  PunchReported     a peer here says how its attempt to meet another has ended
     W → S  RelayReserve      a peer here wants a relay session: may it?
     S → W  RelayReserved     yes and how fast, or which limit forbids it
     W → S  RelayAddress      where a stream session is reached
@@ -44,6 +45,7 @@ Every message is a frozen dataclass of plain values. ``codec`` writes one as a m
 
 from dataclasses import dataclass, field
 
+from antquic_server.ipc.punch_messages import PunchReported
 from antquic_server.ipc.relay_messages import (
     ChannelAnswerIn,
     ChannelAsk,
@@ -298,6 +300,7 @@ Message = (
     | ChannelDestroy
     | ChannelClosedOut
     | RelayAddress
+    | PunchReported
 )
 
 KINDS: dict[int, type[Message]] = {
@@ -333,5 +336,6 @@ KINDS: dict[int, type[Message]] = {
     39: ChannelDestroy,
     40: ChannelClosedOut,
     45: RelayAddress,
+    50: PunchReported,
 }
 """Wire number of each message; numbers are never reused."""
