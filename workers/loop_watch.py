@@ -43,5 +43,6 @@ class LoopWatch:
 
     def _look(self) -> None:
         # A timer may be early by a tick of the loop's clock.
-        self._observe(max(0.0, self._clock() - self._due_s))
+        late_s = max(0.0, self._clock() - self._due_s)
         self._set()
+        self._observe(late_s)

@@ -226,6 +226,8 @@ class LogSettings:
     format: Annotated[str, Choice(("auto", "json", "console"))] = "auto"
     # Levels for single modules, "supervisor" meaning "antquic_server.supervisor" and all below it.
     modules: Annotated[dict[str, str], Levels(LOG_LEVELS)] = field(default_factory=dict)
+    # A line with the figures of the whole node: a minute shows what happened, and fills no disk.
+    stats_interval_s: Annotated[float, Number(0, 86_400)] = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

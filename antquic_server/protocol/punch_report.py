@@ -7,8 +7,8 @@ One unidirectional stream, whole: ``AQPR``, a version byte, then fields of fixed
     outcome                     1 byte: 0 failed, 1 successful
     NAT of the sender           1 byte: 0 unknown, 1 the same address for everybody, 2 another for each destination
 
-It is sent only to nodes that have declared the transport parameter ``relay_channels``, which ant-quic does not know. The
-node answers nothing, and believes it only of a peer that it has introduced to that other (``supervisor.punches``).
+It is sent only to nodes that have declared the transport parameter ``relay_channels``, which ant-quic does not know.
+The node answers nothing, and believes it only of a peer that it has introduced to that other (``supervisor.punches``).
 """
 
 from dataclasses import dataclass

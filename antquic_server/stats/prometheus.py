@@ -1,8 +1,8 @@
 """
 The counters as a Prometheus page.
 
-Counters become ``antquic_<name>_total``, gauges and histograms ``antquic_<name>``; a unit ``_s`` is spelled ``_seconds``
-as Prometheus asks. Every series has the label ``worker``: the slot number, or ``supervisor``.
+Counters become ``antquic_<name>_total``, gauges and histograms ``antquic_<name>``; a unit ``_s`` is spelled
+``_seconds`` as Prometheus asks. Every series has the label ``worker``: the slot number, or ``supervisor``.
 
 A rate needs a series that is there before the first event. Counters and histograms are therefore shown at zero from the
 start, as long as their labels have only few combinations; the others appear when they are first counted.

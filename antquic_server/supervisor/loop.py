@@ -34,6 +34,7 @@ from antquic_server.supervisor.fleet import Fleet, FleetPlan
 from antquic_server.supervisor.privileges import drop_privileges
 from antquic_server.supervisor.process import WorkerListener, WorkerProcess
 from antquic_server.supervisor.reload import compare, merge
+from antquic_server.supervisor.statistics import Statistics
 from antquic_server.supervisor.status import NodeFacts, NodeStatus
 
 DRAIN_SHARE: Final = 0.6
@@ -105,6 +106,7 @@ async def _serve(build: Callable[..., "Supervisor"], endpoint: Endpoint) -> int:
         loop.add_signal_handler(number, partial(supervisor.handle_stop_signal, number))
     loop.add_signal_handler(signal.SIGHUP, supervisor.handle_reload_signal)
     admin = AdminServer(supervisor.status)
+    supervisor.status.admin_refused = lambda: admin.refused
     await admin.start(endpoint.admin)
     try:
         return await supervisor.run()
@@ -171,6 +173,8 @@ class Supervisor:
             started_s=loop.time(),
         )
         self.status = NodeStatus(facts, self._fleet, clock=loop.time)
+        self._statistics: Statistics | None = None
+        """From when the node serves."""
 
     async def run(self) -> int:
         """Serve until told to stop."""
@@ -181,6 +185,8 @@ class Supervisor:
         finally:
             # Also when this task is cancelled: a worker must not outlive the sockets' owner.
             self._fleet.kill()
+            self._fleet.hub.punches.settle_all()
+            self._write_statistics(final=True)
         if self._hopeless is not None:
             raise CannotBootError(self._hopeless)
         return self._exit_code
@@ -234,6 +240,24 @@ class Supervisor:
         self._loop.call_later(self._settings.endpoint.heartbeat_interval_s, self._tick)
         self._fleet.tick()
 
+    def _begin_statistics(self) -> None:
+        interval_s = self._settings.log.stats_interval_s
+        if not interval_s:
+            return
+        self._statistics = Statistics(self._loop.time())
+
+        def due() -> None:
+            if not self._finished.done():
+                self._loop.call_later(interval_s, due)
+                self._write_statistics(final=False)
+
+        self._loop.call_later(interval_s, due)
+
+    def _write_statistics(self, *, final: bool) -> None:
+        if self._statistics is not None:
+            line = self._statistics.line(self.status.totals(), self._loop.time())
+            log.info("statistics", final=final, **line)
+
     def _announce(self) -> None:
         """Print the one line on standard output that says the node serves."""
         facts = {
@@ -250,6 +274,7 @@ class Supervisor:
         except OSError as error:
             # Whoever started us no longer reads; that is no reason not to serve.
             log.warning("cannot write the ready line", error=str(error))
+        self._begin_statistics()
         log.info("serving", listen=self._endpoint.listen, peer_id=self._peer_id, admin=self._endpoint.admin_url)
 
     def _lose_patience(self) -> None:

@@ -37,9 +37,10 @@ __all__ = ["LINGER_S", "MAX_ATTEMPTS", "WINDOW_S", "Punches", "punch_document"]
 WINDOW_S: Final = 60.0
 """The longest that a peer tries after an introduction (``nat.discovery_timeout_s``), and then some."""
 
-LINGER_S: Final = 5.0
-"""For the other side's report. A peer that is introduced without having asked tries on for longer than one that asks
-and then turns to a relay; what it says after that decides nothing any more."""
+LINGER_S: Final = 4.0
+"""For the other side's report, and less than peers take to look for a direct path again once they are relayed. A peer
+that is introduced without having asked tries on for longer than one that asks and then turns to a relay; what it says
+after that decides nothing any more."""
 
 MAX_ATTEMPTS: Final = 1 << 15
 """Attempts that are remembered, some 20 MB; the oldest is settled early when there are more."""
