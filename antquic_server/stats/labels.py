@@ -111,7 +111,7 @@ VALUES: Final[Mapping[str, tuple[Words, ...]]] = {
     "relay_sessions": (_MODES,),
     "relay_sessions_opened": (_MODES,),
     "relay_sessions_closed": (_MODES, _words(RelayEnd, Refusal)),
-    "relay_refusals": (_MODES, _words(Refusal)),
+    "relay_refusals": (_MODES, _words(Refusal, RelayEnd)),
     "relay_bytes": (_MODES,),
     "relay_datagrams": (_MODES,),
     "relay_drops": (_MODES, _RELAY_DROPS),

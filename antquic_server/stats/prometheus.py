@@ -30,8 +30,8 @@ PREFIX: Final = "antquic_"
 SUPERVISOR: Final = "supervisor"
 """Value of the label ``worker`` for what the supervisor itself counts."""
 
-MAX_ZEROS: Final = 24
-"""Most combinations of label values of a metric that are shown at zero: 24 series in each of 64 workers are 1500."""
+MAX_ZEROS: Final = 55
+"""Most combinations of label values of a metric that are shown at zero; every refusal of the relay by mode is one."""
 
 Snapshot = Mapping[str, float]
 """Flat snapshot, keys as in ``counters``."""
