@@ -323,9 +323,9 @@ def test_guide_has_every_metric_of_a_real_node_and_no_other(scene: Scene) -> Non
     assert exported.items() <= declared.items()
     assert told.keys() == declared.keys()
     assert declared.keys() - exported.keys() <= {"antquic_connections_closed_total"}
-    for name, (kind, labels, meaning) in told.items():
+    for name, (kind, listed, meaning) in told.items():
         assert kind == declared[name][0], name
-        assert set(re.findall(r"`(\w+)`", labels)) == declared[name][1], name
+        assert set(re.findall(r"`(\w+)`", listed)) == declared[name][1], name
         assert len(meaning) > 10, name
 
 
