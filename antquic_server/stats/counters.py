@@ -24,6 +24,9 @@ SUM: Final = "sum"
 INFINITY: Final = "+Inf"
 """Last part of the keys of a histogram, beside the bounds of its buckets."""
 
+MAX_KEY_CHARACTERS: Final = 160
+"""The longest has 72."""
+
 Counting = Literal["worker", "supervisor", "both"]
 
 
@@ -220,7 +223,6 @@ def series_key(name: str, *labels: str) -> str:
     return SEPARATOR.join((name, *known))
 
 
-@lru_cache(maxsize=1 << 13)
 def split_key(key: str) -> tuple[Metric, tuple[str, ...]] | None:
     """
     Return metric and label values of a key, or None if this version does not declare such a series.
@@ -228,6 +230,12 @@ def split_key(key: str) -> tuple[Metric, tuple[str, ...]] | None:
     For a histogram the last value is a bound or ``sum``. A worker cannot make a series exist with a word that is not
     listed.
     """
+    # What is remembered must not be as long as a worker likes.
+    return _split(key) if len(key) <= MAX_KEY_CHARACTERS else None
+
+
+@lru_cache(maxsize=1 << 13)
+def _split(key: str) -> tuple[Metric, tuple[str, ...]] | None:
     name, *labels = key.split(SEPARATOR)
     metric = METRICS.get(name)
     if metric is None:

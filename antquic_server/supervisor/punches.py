@@ -43,7 +43,7 @@ that is introduced without having asked tries on for longer than one that asks a
 after that decides nothing any more."""
 
 MAX_ATTEMPTS: Final = 1 << 15
-"""Attempts that are remembered, some 20 MB; the oldest is settled early when there are more."""
+"""Attempts that are remembered, 26 MB; the oldest is settled early when there are more."""
 
 SUCCESSFUL: Final = "successful"
 FAILED: Final = "failed"

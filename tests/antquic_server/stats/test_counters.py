@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from antquic_server.stats.counters import METRICS, CounterSet, series_key, split_key
+from antquic_server.stats.counters import MAX_KEY_CHARACTERS, METRICS, CounterSet, series_key, split_key
 
 
 def test_metrics_without_labels_start_at_zero() -> None:
@@ -132,6 +132,15 @@ def test_split_key_reverses_series_key() -> None:
     """Keys and their parts convert both ways."""
     assert split_key(series_key("drops", "not_quic")) == (METRICS["drops"], ("not_quic",))
     assert split_key(series_key("retries")) == (METRICS["retries"], ())
+
+
+def test_every_key_is_short_enough() -> None:
+    """For what may be split, and so be remembered."""
+    longest = max(
+        len(series_key(name, *(max(words, key=len) for words in metric.values))) for name, metric in METRICS.items()
+    )
+    assert longest + len("|0.0025") <= MAX_KEY_CHARACTERS
+    assert split_key("drops|" + "x" * MAX_KEY_CHARACTERS) is None
 
 
 @pytest.mark.parametrize("key", ["future_metric", "drops", "drops|a|b", "retries|a", ""])
