@@ -159,6 +159,11 @@ _DECLARED: Final = (
         "hint",
         by="supervisor",
     ),
+    _counter(
+        "hole_punch_retries",
+        "Failed attempts to find a direct path for two peers that a relay channel connects.",
+        by="supervisor",
+    ),
     _counter("punch_reports", "Reports of peers about hole punches, by what became of them.", "outcome", by="both"),
     # Relay. Modes are "channel" and "stream"; reasons are protocol.relay_limits. Refusals are counted by whoever
     # refuses: the hub, or the worker for what it knows by itself.

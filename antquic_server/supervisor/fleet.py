@@ -115,6 +115,7 @@ class Fleet:
             clock=clock,
             relay_addresses=self.relay.quotas.addresses,
             holds_relay=self.relay.quotas.holds,
+            relayed=self.relay.channels.connects,
         )
         self.retired = RetiredTotals()
         self.restarts: dict[EndReason, int] = dict.fromkeys(EndReason, 0)

@@ -55,7 +55,8 @@ class Hub:
     """
     ``tell_slot`` sends a message to the worker of a slot; False if there is none or its queue is full.
 
-    ``relay_addresses`` returns where a peer is reached through its relay sessions here, the newest first. ``limited``
+    ``relay_addresses`` returns where a peer is reached through its relay sessions here, the newest first;
+    ``holds_relay`` and ``relayed`` are for ``punches.Punches``. ``limited``
     counts the requests that were refused as RateLimited, ``introduced_by`` the pairs of peers that were given
     addresses, ``punches`` keeps how it went on, ``clock`` is in monotonic seconds.
     """
@@ -69,8 +70,9 @@ class Hub:
         clock: Callable[[], float],
         relay_addresses: Callable[[bytes], Sequence[SocketAddress]] = lambda _: (),
         holds_relay: Callable[[bytes], bool] = lambda _: False,
+        relayed: Callable[[bytes, bytes], bool] = lambda *_: False,
     ) -> None:
-        self.punches = Punches(directory.mapping, holds_relay)
+        self.punches = Punches(directory.mapping, holds_relay, relayed)
         self.limited = dict.fromkeys(Limit, 0)
         self.introduced_by = dict.fromkeys((DIRECT, RELAYED), 0)
         self._directory = directory

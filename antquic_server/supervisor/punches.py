@@ -15,6 +15,9 @@ nobody has reported                    ``WINDOW_S`` after the last round: unknow
 a further round after a failure        not yet: the failed side goes on, and its report is forgotten
 =====================================  =========================================================================
 
+Peers that a relay channel connects look for a direct path again and again, for as long as the connection lasts. Where
+they find one that is a success; that they find none is no news, and counted as a retry.
+
 Peers of ant-quic report nothing, so that attempts between two of them end as unknown. What can be seen of them is only
 whether one of the two holds a relay session of this node when the time is up. That hints at a failure, but is none: a
 peer may keep a session to be reached at, and a success shows nowhere. Counted as failures, such attempts would make
@@ -57,6 +60,7 @@ class _Attempt:
     target: bytes
     until_s: float
     nats: dict[bytes, NatMapping]
+    is_retry: bool
     reports: dict[bytes, bool] = field(default_factory=dict)
     settle_at_s: float | None = None
     settled: bool = False
@@ -66,12 +70,19 @@ class Punches:
     """
     Every attempt of the last minute, and what has become of all of them.
 
-    ``nat_of`` tells how a peer's NAT maps as far as the node knows, ``holds_relay`` whether a peer has a relay session.
+    ``nat_of`` tells how a peer's NAT maps as far as the node knows, ``holds_relay`` whether a peer has a relay session,
+    ``relayed`` whether a channel connects two peers.
     """
 
-    def __init__(self, nat_of: Callable[[bytes], NatMapping], holds_relay: Callable[[bytes], bool]) -> None:
+    def __init__(
+        self,
+        nat_of: Callable[[bytes], NatMapping],
+        holds_relay: Callable[[bytes], bool],
+        relayed: Callable[[bytes, bytes], bool],
+    ) -> None:
         self._nat_of = nat_of
         self._holds_relay = holds_relay
+        self._relayed = relayed
         self._attempts: dict[_Pair, _Attempt] = {}
         """In the order of their last rounds, and so of their ends."""
         self._lingering: dict[_Pair, _Attempt] = {}
@@ -92,7 +103,8 @@ class Punches:
             self._settle(attempt)
         if attempt is None or attempt.settled:
             nats = {peer: self._nat_of(peer) for peer in pair}
-            attempt = _Attempt(initiator, target, until_s=0.0, nats=nats)
+            is_retry = self._relayed(initiator, target)
+            attempt = _Attempt(initiator, target, until_s=0.0, nats=nats, is_retry=is_retry)
         attempt.until_s = now_s + WINDOW_S
         attempt.reports.clear()
         attempt.settle_at_s = None
@@ -152,8 +164,11 @@ class Punches:
         if attempt.settled:
             return
         attempt.settled = True
-        if attempt.reports:
-            result = SUCCESSFUL if True in attempt.reports.values() else FAILED
+        succeeded = True in attempt.reports.values()
+        if attempt.is_retry and not succeeded:
+            self._count("hole_punch_retries")
+        elif attempt.reports:
+            result = SUCCESSFUL if succeeded else FAILED
             nats = (attempt.nats[attempt.initiator], attempt.nats[attempt.target])
             self._count("hole_punches", result, *nats)
         else:

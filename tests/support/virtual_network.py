@@ -246,7 +246,7 @@ class Node:
         self.streams = StreamPorts(network, self, self._links.touch)
         self.reports: list[tuple[bytes, PunchReport]] = []
         """What peers have said about their hole punches, and who."""
-        self.punches = Punches(lambda _: NatMapping.UNKNOWN, lambda _: False)
+        self.punches = Punches(lambda _: NatMapping.UNKNOWN, lambda _: False, self.channels.connects)
 
     @property
     def address(self) -> SocketAddress:

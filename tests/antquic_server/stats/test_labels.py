@@ -20,7 +20,7 @@ from workers.outcome import outcome_label
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 COUNTING = ("add", "declare", "set", "histogram")
-MAX_SERIES = 6000
+MAX_SERIES = 900
 """Of one process, if every combination were seen: what Prometheus may at worst be given for each."""
 BY_HELPER = {
     ("workers/channel_table.py", "drop"): ("relay_drops", 1),

@@ -19,7 +19,12 @@ class Stage:
         self.now_s = 1000.0
         self.nats: dict[bytes, Mapping] = {}
         self.relays: set[bytes] = set()
-        self.punches = Punches(lambda peer: self.nats.get(peer, Mapping.UNKNOWN), self.relays.__contains__)
+        self.channels: set[frozenset[bytes]] = set()
+        self.punches = Punches(
+            lambda peer: self.nats.get(peer, Mapping.UNKNOWN),
+            self.relays.__contains__,
+            lambda one, other: frozenset((one, other)) in self.channels,
+        )
 
     def introduce(self, initiator: bytes = ALICE, target: bytes = BOB) -> None:
         """Two peers are given each other's addresses."""
@@ -38,7 +43,7 @@ class Stage:
     def counted(self, name: str) -> dict[str, float]:
         """What is counted under a name, by the rest of its key."""
         counters = self.punches.counters()
-        return {key.partition("|")[2]: value for key, value in counters.items() if key.startswith(f"{name}|")}
+        return {key.partition("|")[2]: value for key, value in counters.items() if key.split("|")[0] == name}
 
 
 @pytest.fixture
@@ -131,6 +136,25 @@ def test_a_settled_attempt_is_followed_by_another(stage: Stage) -> None:
     stage.report(ALICE, BOB, False)
     stage.wait(LINGER_S)
     assert stage.counted("hole_punches") == {"successful|unknown|unknown": 1, "failed|unknown|unknown": 1}
+
+
+def test_who_is_relayed_already_fails_no_more(stage: Stage) -> None:
+    """Their attempts to find a direct path go on for as long as they are connected; only a success is news."""
+    stage.introduce()
+    stage.report(ALICE, BOB, False)
+    stage.wait(LINGER_S)
+    stage.channels.add(frozenset((ALICE, BOB)))
+    for number in range(3):
+        stage.introduce()
+        stage.report(ALICE, BOB, False)
+        stage.report(BOB, ALICE, number == 2)
+        stage.wait(300.0)
+    stage.introduce()
+    stage.wait(300.0)
+
+    assert stage.counted("hole_punches") == {"failed|unknown|unknown": 1, "successful|unknown|unknown": 1}
+    assert stage.counted("hole_punch_retries") == {"": 3}
+    assert stage.counted("hole_punches_unknown") == {}
 
 
 def test_a_liar_spoils_no_more_than_its_own_introductions(stage: Stage) -> None:
