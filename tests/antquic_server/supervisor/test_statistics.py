@@ -1,5 +1,8 @@
 """Tests of what the statistics line says."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from antquic_server.supervisor.statistics import Statistics
@@ -63,3 +66,14 @@ def test_a_line_without_time_or_figures_has_no_rates(totals: dict[str, float]) -
     line = Statistics(100.0).line(totals, 100.0)
     assert all(value == 0 for field, value in line.items() if field.endswith("_per_s"))
     assert line.keys() == Statistics(0.0).line(TOTALS, 1.0).keys()
+
+
+def test_example_of_the_guide_is_a_line() -> None:
+    """With the fields that there are, in their order, and figures that can be."""
+    guide = (Path(__file__).resolve().parents[3] / "docs" / "monitoring.md").read_text()
+    shown = json.loads(guide.partition("## The statistics line")[2].partition("```json\n")[2].partition("\n```")[0])
+    of_the_log = ("timestamp", "level", "logger", "event", "final")
+
+    assert [field for field in shown if field not in of_the_log] == list(Statistics(0.0).line(TOTALS, 1.0))
+    assert shown["event"] == "statistics"
+    assert shown["bytes_sent_per_s"] * shown["interval_s"] < shown["bytes_sent"]
