@@ -157,6 +157,8 @@ class NodeStatus:
     def _limits(self) -> dict[str, float]:
         """What the figures of the page are to be held against."""
         fleet, quotas = self._fleet, self._fleet.relay.quotas
+        # First, since a period that is over ends only when somebody looks.
+        quotas.bytes.ends_in_s(self._clock())
         build = SEPARATOR.join(("build_info", __version__, platform.python_version(), self.pqc_provider() or "none"))
         return {
             build: 1,

@@ -99,10 +99,10 @@ class PretendedFleet:
         return {0: self.workers[0].snapshot()}
 
 
-def status_of(fleet: PretendedFleet) -> NodeStatus:
-    """The status of a node that has run for ten seconds."""
+def status_of(fleet: PretendedFleet, now_s: float = 110.0) -> NodeStatus:
+    """The status of a node that has run for ten seconds, or until ``now_s``."""
     facts = NodeFacts(peer_id=PEER, pid=1, listen=["127.0.0.1:10000"], steered=True, started_s=100.0)
-    status = NodeStatus(facts, cast("Fleet", fleet), clock=lambda: 110.0)
+    status = NodeStatus(facts, cast("Fleet", fleet), clock=lambda: now_s)
     status.admin_refused = lambda: 7
     return status
 
@@ -211,6 +211,20 @@ def test_metrics_page_has_a_series_per_slot_and_the_supervisor() -> None:
     assert samples["antquic_max_connections", "supervisor"] == 10
     assert samples["antquic_relay_quota_bytes", "supervisor"] == 0
     assert samples["antquic_admin_refused_total", "supervisor"] == 7
+
+
+def test_used_quota_is_that_of_the_present_period() -> None:
+    """Also when nothing has been relayed since it began; the page and the document agree."""
+    fleet = PretendedFleet()
+    fleet.relay.quotas.bytes.use(PEER, 500, 101.0)
+    series = 'antquic_relay_quota_used_bytes{worker="supervisor"} '
+    assert f"{series}500.0" in status_of(fleet).metrics().decode()
+
+    later = status_of(fleet, 101.0 + RelaySettings().quota_period_s)
+    relay = later.document()["relay"]
+    assert isinstance(relay, dict)
+    assert relay["quota"]["used_bytes"] == 0
+    assert f"{series}0.0" in later.metrics().decode()
 
 
 def test_build_is_named_on_the_page() -> None:
