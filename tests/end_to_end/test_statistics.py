@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from antquic_server.peer.endpoint import Endpoint
+from antquic_server.protocol.address_discovery import Mapping
+from antquic_server.protocol.punch_report import PunchReport, encode_punch_report
 from support.load import UNLIMITED_RATES, ask, peers_of, run_clients, wait_healthy
 from support.node import Node, StartNode
 from support.peers import loopback, run
@@ -75,6 +77,30 @@ def test_hole_punch_of_two_peers_is_counted_once(start_node: StartNode) -> None:
     assert last["successful_hole_punches"] == 1
     assert last["bytes_received"] > 0
     assert [line["final"] for line in lines(node)].count(True) == 1
+
+
+def test_what_a_peer_makes_up_is_not_counted_as_a_hole_punch(start_node: StartNode) -> None:
+    """It was introduced to nobody, or says nonsense: both are counted as what they are."""
+    node = start_node(settings=[*UNLIMITED_RATES])
+
+    async def story() -> None:
+        async with peers_of(node, 2, relay_channels=True) as (liar, other):
+            report = PunchReport(other=bytes.fromhex(other.peer_id), succeeded=True, nat_mapping=Mapping.UNKNOWN)
+            said = encode_punch_report(report)
+            for data in (said, said, said[:-1], said + bytes(100)):
+                liar.connection.quic.send_message(data)
+                liar.client.flush([liar.connection])
+            expected = {"not_introduced": 2.0, "malformed": 2.0}
+            await ask(
+                wait_for_value,
+                lambda: {word: node.metrics()[f'antquic_punch_reports_total{{outcome="{word}"}}'] for word in expected},
+                expected,
+                timeout_s=SETTLE_TIMEOUT_S,
+                what="reports",
+            )
+            assert (await ask(node.status))["punches"]["successful"] == 0
+
+    run_clients(story(), timeout_s=60)
 
 
 def test_nothing_falls_when_a_worker_is_lost(start_node: StartNode) -> None:
