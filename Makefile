@@ -15,7 +15,7 @@ ARGS ?=
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: run test check lint fmt bench peers liboqs clean help
+.PHONY: run test check lint fmt docs bench peers liboqs clean help
 
 run: $(VENV)/.installed ## install into .venv and start a node with the defaults; ARGS are passed on
 	@exec $(BIN)/antquic-server serve $(ARGS)
@@ -39,11 +39,11 @@ fmt: $(VENV)/.installed-test ## format and sort imports
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed-test ## measure handshakes and throughput; ARGS are passed on
-	$(BIN)/antquic-server bench handshake $(ARGS)
-	$(BIN)/antquic-server bench datagram $(ARGS)
-	$(BIN)/antquic-server bench mtu $(ARGS)
-	$(BIN)/antquic-server bench relay $(ARGS)
+docs: $(VENV)/.installed ## renew what in docs/ is made from the code
+	$(BIN)/antquic-server config reference --write docs/configuration.md
+
+bench: $(VENV)/.installed-test ## run every benchmark, or what ARGS say (make bench ARGS="all --quick")
+	$(BIN)/antquic-server bench $(if $(strip $(ARGS)),$(ARGS),all)
 
 peers: ## build real ant-quic peers for the tests (needs cargo and cmake; minutes)
 	@scripts/build-peers.sh

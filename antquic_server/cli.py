@@ -9,13 +9,12 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from antquic_server import __version__
-from antquic_server.commands import bench, identity, natlab, peer, serve, status
+from antquic_server.commands import bench, config, doctor, identity, natlab, peer, serve, status, tune
 from antquic_server.errors import AntQuicError, ConfigurationError, ExitCode, UsageError
 
 __all__ = ["main"]
@@ -35,30 +34,29 @@ exit codes: 0 fine, 2 bad usage or configuration, 3 cannot start, 1 anything els
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Command:
-    summary: str
-    examples: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
+class _Command(Protocol):
+    """What a module of ``commands`` offers."""
+
+    SUMMARY: str
+    EXAMPLES: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare its arguments."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it; returns the exit code."""
 
 
-COMMANDS = {
-    "serve": _Command(summary=serve.SUMMARY, examples=serve.EXAMPLES, add_arguments=serve.add_arguments, run=serve.run),
-    "status": _Command(
-        summary=status.SUMMARY, examples=status.EXAMPLES, add_arguments=status.add_arguments, run=status.run
-    ),
-    "identity": _Command(
-        summary=identity.SUMMARY,
-        examples=identity.EXAMPLES,
-        add_arguments=identity.add_arguments,
-        run=identity.run,
-    ),
-    "peer": _Command(summary=peer.SUMMARY, examples=peer.EXAMPLES, add_arguments=peer.add_arguments, run=peer.run),
-    "bench": _Command(summary=bench.SUMMARY, examples=bench.EXAMPLES, add_arguments=bench.add_arguments, run=bench.run),
-    "natlab": _Command(
-        summary=natlab.SUMMARY, examples=natlab.EXAMPLES, add_arguments=natlab.add_arguments, run=natlab.run
-    ),
+COMMANDS: dict[str, _Command] = {
+    "serve": serve,
+    "status": status,
+    "identity": identity,
+    "config": config,
+    "doctor": doctor,
+    "tune": tune,
+    "peer": peer,
+    "bench": bench,
+    "natlab": natlab,
 }
 """Every command by its name, in the order of ``--help``."""
 
@@ -119,9 +117,9 @@ def _build_parsers() -> tuple[_Parser, dict[str, _Parser]]:
     for name, command in COMMANDS.items():
         command_parsers[name] = commands.add_parser(
             name,
-            help=command.summary,
-            description=command.summary[0].upper() + command.summary[1:] + ".",
-            epilog=command.examples,
+            help=command.SUMMARY,
+            description=command.SUMMARY[0].upper() + command.SUMMARY[1:] + ".",
+            epilog=command.EXAMPLES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )

@@ -27,8 +27,10 @@ The tree of errors this project raises.
     ├── PeerError                  the peer library cannot do what it was asked
     │   ├── PeerUnreachableError   no connection to a peer came about: reason, detail
     │   └── PeerClosedError        a connection to a peer has ended: code, reason
+    ├── BenchmarkError             a benchmark failed, or its result cannot be written or drawn
     ├── NoPortError                no port for a relay session
     ├── ChannelClosedError         the other end of an IPC channel is gone
+    ├── CannotTellError            a fact about this machine cannot be read
     └── AdminUnreachableError      no node answers at the admin address
 
 Facts are attributes; the text is composed in ``__str__`` by the exception itself.
@@ -40,7 +42,9 @@ __all__ = [
     "AddressDecodeError",
     "AdminUnreachableError",
     "AntQuicError",
+    "BenchmarkError",
     "CannotBootError",
+    "CannotTellError",
     "CertificateError",
     "ChannelClosedError",
     "ConfigurationError",
@@ -221,6 +225,10 @@ class PeerClosedError(PeerError):
         return f"the connection has ended: {self.reason or 'no reason given'} (code {self.code:#x})"
 
 
+class BenchmarkError(AntQuicError):
+    """A benchmark failed, or its result cannot be written or drawn."""
+
+
 class NoPortError(AntQuicError):
     """There is no port for a relay session; ``unsupported``: at that address there never will be."""
 
@@ -235,6 +243,18 @@ class NoPortError(AntQuicError):
 
 class ChannelClosedError(AntQuicError):
     """The other end of an IPC channel is gone."""
+
+
+class CannotTellError(AntQuicError):
+    """A fact about this machine cannot be read: ``what`` it is, ``reason`` why not."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(what, reason)
+        self.what = what
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.reason}"
 
 
 class AdminUnreachableError(AntQuicError):

@@ -52,6 +52,6 @@ CARGO_TARGET_DIR="$work/target" cargo "${arguments[@]}"
 complete "$work/root" || fail "cargo finished, but did not build ${programs[*]}"
 
 mkdir -p "$destination"
-rm -rf "$destination/bin"
+rm -rf "${destination:?}/bin"
 mv "$work/root/bin" "$destination/bin"
 say "ant-quic $version is in $destination/bin"

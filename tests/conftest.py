@@ -18,10 +18,38 @@ from support.node import Node, StartNode, running_node
 from support.openssl_client import find_libraries
 from support.require import require, slow_tests_wanted
 
+MAX_UNSTEADY = 3
+"""Tests of one run that may fail once and pass then; of some 6000 on two shared cores, none or one do."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker for tests that take long."""
     config.addinivalue_line("markers", "slow: runs only in CI and with ANTQUIC_SLOW=1")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """
+    Name the tests that passed at the second try only.
+
+    CI grants one (``--reruns 1``), since its machine is shared: a test of real processes that got no processor for
+    seconds says nothing about them. What needs it is listed, and more than a few fail the run all the same.
+    """
+    unsteady = terminalreporter.stats.get("rerun", [])
+    if unsteady:
+        terminalreporter.section("unsteady tests: each is a bug to be found, here or in the node")
+        for report in unsteady:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            reason = crash.message.splitlines()[0] if crash else str(report.longrepr).splitlines()[-1]
+            terminalreporter.write_line(f"{report.nodeid} ({report.when}): {reason}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run in which too many tests needed a second try."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    unsteady = reporter.stats.get("rerun", []) if isinstance(reporter, pytest.TerminalReporter) else []
+    if len(unsteady) > MAX_UNSTEADY and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -33,6 +33,13 @@ VALUE_MODULES = (
     "antquic_server.protocol.profiles",
     "antquic_server.protocol.punch_report",
     "antquic_server.protocol.routing",
+    "antquic_server.tuning.actions",
+    "antquic_server.tuning.catalogue",
+    "antquic_server.tuning.effects",
+    "antquic_server.tuning.kernel",
+    "antquic_server.tuning.plan",
+    "antquic_server.tuning.record",
+    "antquic_server.tuning.rules",
     "workers.surroundings",
 )
 

@@ -7,19 +7,15 @@ wall-clock rate is printed beside it. Rounds of the servers alternate.
 """
 
 import statistics
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from functools import partial
+from collections.abc import Mapping
 
+from antquic_server.bench.contenders import STOCK, echo_contenders
 from antquic_server.bench.live import EchoLoad, LiveEcho, measure_live_echo
-from antquic_server.bench.load_client import ClientSettings, random_node_key
-from antquic_server.bench.node_process import ServerUnderTest, running_node, running_stock_server
-from antquic_server.bench.report import Progress, Report, Table, whole
+from antquic_server.bench.progress import Progress
+from antquic_server.bench.report import Column, Report, Table, whole
 from antquic_server.bench.variants import POOL_CONTEXTS
 from antquic_server.pqc.pool import PqcPool
 from antquic_server.pqc.select import load_provider
-from antquic_server.protocol.codepoints import NamedGroup
-from antquic_server.protocol.profiles import HandshakeProfile
 
 OPTIONS: Mapping[str, str] = {
     "rounds": "3",
@@ -28,10 +24,6 @@ OPTIONS: Mapping[str, str] = {
     "in_flight": "16",
     "frame_bytes": "1100",
 }
-
-_NODE = "antquic-server, 1 worker"
-_STOCK = "aioquic.asyncio.serve"
-_STOCK_UVLOOP = "aioquic.asyncio.serve on uvloop"
 
 
 def run(options: Mapping[str, str]) -> Report:
@@ -43,34 +35,31 @@ def run(options: Mapping[str, str]) -> Report:
         frame_bytes=whole(options, "frame_bytes", 1),
         seconds=whole(options, "seconds", 1),
     )
-    pool = PqcPool(load_provider("auto"), POOL_CONTEXTS)
-    ours = ClientSettings(pqc=pool, node_key=random_node_key(pool))
-    # Stock aioquic knows classical groups and X.509 only; after the handshake the bytes are the same.
-    stock = ClientSettings(
-        pqc=pool, profile=HandshakeProfile.X509, groups=(NamedGroup.X25519,), server_name="localhost"
-    )
-    contenders: dict[str, tuple[Callable[[], AbstractContextManager[ServerUnderTest]], ClientSettings]] = {
-        _STOCK: (partial(running_stock_server, "asyncio"), stock),
-        _STOCK_UVLOOP: (partial(running_stock_server, "uvloop"), stock),
-        _NODE: (running_node, ours),
-    }
-    progress = Progress("datagram", rounds * len(contenders))
+    contenders = echo_contenders(PqcPool(load_provider("auto"), POOL_CONTEXTS))
+    progress = Progress(rounds * len(contenders))
     results: dict[str, list[LiveEcho]] = {name: [] for name in contenders}
     for _ in range(rounds):
-        for name, (start, settings) in contenders.items():
+        for name, contender in contenders.items():
             progress.step(name)
-            with start() as server:
-                results[name].append(measure_live_echo(server, settings, load))
-    progress.close()
+            with contender.start() as server:
+                results[name].append(measure_live_echo(server, contender.settings, load))
     return Report(tables=[_table(results, load)], notes=_notes(load))
 
 
 def _table(results: dict[str, list[LiveEcho]], load: EchoLoad) -> Table:
     table = Table(
         title=f"echo of DATAGRAM frames of {load.frame_bytes} bytes over real sockets",
-        columns=("server", "echoes/s", "per CPU second", "us each", "Mb/s per core", "x stock"),
+        columns=(
+            "server",
+            Column(name="echoes/s", unit="1/s", better="higher"),
+            Column(name="per CPU second", unit="1/s", better="higher"),
+            Column(name="us each", unit="us", better="lower"),
+            Column(name="Mb/s per core", unit="Mb/s", better="higher"),
+            Column(name="x stock", unit="x", better="higher"),
+        ),
+        chart="x stock",
     )
-    base = _per_cpu_s(results[_STOCK])
+    base = _per_cpu_s(results[STOCK])
     for name, echoes in results.items():
         per_cpu_s = _per_cpu_s(echoes)
         table.rows.append(

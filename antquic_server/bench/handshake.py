@@ -1,41 +1,43 @@
 """
 ``bench handshake``: what post-quantum handshakes cost this node, as ratios to a classical one in the same run.
 
-Three measurements:
+Four measurements:
 
 1. In memory, client and server connection side by side: bytes on the wire, and CPU time of the server's calls alone,
    from the first datagram to the confirmed handshake. Variants take turns, round by round, so that a busy machine
    slows all of them alike; the median counts.
-2. The primitives by themselves, on the server's side of the exchange.
+2. The primitives by themselves, on the server's side of the exchange (``handshake_primitives``).
 3. Over real sockets: a node with one worker, clients in processes of their own, and the worker's CPU time as the
    kernel counts it.
+4. The time until a client is connected, at round-trip times of the network (``handshake_latency``).
 """
 
 import os
 import ssl
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aioquic.buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import pull_quic_header
 from aioquic.tls import load_pem_private_key, load_pem_x509_certificates
-from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from antquic_server.bench.handshake_latency import latency_table, measure_latencies
+from antquic_server.bench.handshake_primitives import primitive_table
 from antquic_server.bench.live import measure_live_handshakes
-from antquic_server.bench.report import Progress, Report, Table, whole
+from antquic_server.bench.progress import Progress
+from antquic_server.bench.report import Column, Report, Table, whole, whole_list
 from antquic_server.bench.variants import Variant, available_pools, ed25519_certificate, variants
 from antquic_server.errors import PqcError
 from antquic_server.pqc.pool import PqcPool
-from antquic_server.protocol.key_exchange import ClientKeyShare, answer_key_share_untrusted
 from antquic_server.protocol.parameters import ExtensionParameters
 from antquic_server.protocol.seam.connection import NodeQuicConnection
 from antquic_server.protocol.seam.options import ConnectionOptions
-from antquic_server.protocol.seam.tls_context import SigningKey, TlsOptions
+from antquic_server.protocol.seam.tls_context import TlsOptions
 
-OPTIONS: Mapping[str, str] = {"rounds": "200", "live_s": "3"}
+OPTIONS: Mapping[str, str] = {"rounds": "200", "live_s": "3", "rtt_ms": "0,50,100", "dials": "5"}
 
 _SERVER = ("192.0.2.1", 443)
 _CLIENT = ("192.0.2.2", 4433)
@@ -50,16 +52,20 @@ class Sample:
     client_hello_bytes: int = 0
     server_flight_bytes: int = 0
     total_bytes: int = 0
+    client_datagrams: int = 0
+    server_datagrams: int = 0
     server_cpu_us: list[float] = field(default_factory=list)
 
 
 def run(options: Mapping[str, str]) -> Report:
-    """Run all three measurements."""
+    """Run all four measurements."""
     rounds = whole(options, "rounds", 1)
     live_s = whole(options, "live_s", 0)
+    dials = whole(options, "dials", 0)
+    rtts_ms = whole_list(options, "rtt_ms", 0)
     pools = available_pools()
     chosen = variants(list(pools))
-    progress = Progress("handshake", rounds + (len(chosen) if live_s else 0))
+    progress = Progress(rounds + len(chosen) * (bool(live_s) + bool(dials)))
     laboratory = _Laboratory(pools)
     samples = {variant.label: Sample() for variant in chosen}
     for variant in chosen:
@@ -68,10 +74,15 @@ def run(options: Mapping[str, str]) -> Report:
         progress.step(f"round {number + 1} of {rounds}")
         for variant in chosen:
             laboratory.shake_hands(variant, samples[variant.label])
-    tables = [_handshake_table(chosen, samples), _primitive_table(chosen, laboratory, rounds)]
+    tables = [_handshake_table(chosen, samples), primitive_table(chosen, laboratory.pools, rounds)]
     if live_s:
         tables.append(_live_table(chosen, live_s, progress))
-    progress.close()
+    if dials:
+        latencies = {}
+        for variant in chosen:
+            progress.step(f"latency: {variant.label}")
+            latencies[variant.label] = measure_latencies(variant, rtts_ms, dials)
+        tables.append(latency_table(latencies))
     return Report(tables=tables, notes=_notes(pools))
 
 
@@ -103,7 +114,7 @@ class _Laboratory:
         client.connect(_SERVER, now_s)
         server: NodeQuicConnection | None = None
         cpu_ns = 0
-        sample.total_bytes = sample.client_hello_bytes = sample.server_flight_bytes = 0
+        sample.total_bytes = sample.client_datagrams = sample.server_datagrams = 0
         for flight in range(_MAX_FLIGHTS):
             upstream = client.datagrams_to_send(now_s)
             started_ns = time.thread_time_ns()
@@ -117,6 +128,8 @@ class _Laboratory:
                 sample.client_hello_bytes = _size(upstream)
                 sample.server_flight_bytes = _size(downstream)
             sample.total_bytes += _size(upstream) + _size(downstream)
+            sample.client_datagrams += len(upstream)
+            sample.server_datagrams += len(downstream)
             for data, _ in downstream:
                 client.receive_datagram(data, _SERVER, now_s)
             if server.handshake_complete and client.handshake_confirmed:
@@ -164,14 +177,17 @@ def _handshake_table(chosen: list[Variant], samples: dict[str, Sample]) -> Table
         title="handshake in memory: UDP bytes and server CPU time",
         columns=(
             "handshake",
-            "ClientHello B",
-            "server flight B",
-            "total B",
-            "x bytes",
-            "CPU us",
-            "+-",
-            "x CPU",
+            Column(name="ClientHello B", unit="B", better="lower"),
+            Column(name="server flight B", unit="B", better="lower"),
+            Column(name="total B", unit="B", better="lower"),
+            Column(name="x bytes", unit="x", better="lower"),
+            Column(name="datagrams up", better="lower"),
+            Column(name="datagrams down", better="lower"),
+            Column(name="CPU us", unit="us", better="lower"),
+            Column(name="+-", unit="us"),
+            Column(name="x CPU", unit="x", better="lower"),
         ),
+        chart="x CPU",
     )
     for variant in chosen:
         sample = samples[variant.label]
@@ -184,6 +200,8 @@ def _handshake_table(chosen: list[Variant], samples: dict[str, Sample]) -> Table
                 sample.server_flight_bytes,
                 sample.total_bytes,
                 sample.total_bytes / base_bytes,
+                sample.client_datagrams,
+                sample.server_datagrams,
                 median_us,
                 (quartiles[2] - quartiles[0]) / 2,
                 median_us / base_us,
@@ -192,83 +210,18 @@ def _handshake_table(chosen: list[Variant], samples: dict[str, Sample]) -> Table
     return table
 
 
-def _primitive_table(chosen: list[Variant], laboratory: _Laboratory, rounds: int) -> Table:
-    # Nobody verifies anything for the classical row, so verification has no ratio.
-    table = Table(
-        title="primitives alone: CPU us, and x times classical",
-        columns=(
-            "handshake",
-            *("key generation", "x key generation", "key exchange", "x key exchange", "signature", "x signature"),
-            "verification",
-        ),
-    )
-    base_us: list[float] = []
-    for variant in chosen:
-        operations, verify = _primitives(variant, laboratory)
-        times_us = [_median_us(operation, rounds) for operation in operations]
-        base_us = base_us or times_us
-        row: list[str | float | None] = [variant.label]
-        for time_us, unit_us in zip(times_us, base_us, strict=True):
-            row += [time_us, time_us / unit_us]
-        table.rows.append([*row, None if verify is None else _median_us(verify, rounds)])
-    return table
-
-
-def _primitives(
-    variant: Variant, laboratory: _Laboratory
-) -> tuple[list[Callable[[], object]], Callable[[], object] | None]:
-    """Return key generation, key exchange and signature; then verification, where the client authenticates."""
-    pool = laboratory.pool(variant)
-    signer: SigningKey | ed25519.Ed25519PrivateKey
-    message = b"m" * 130
-    verify: Callable[[], object] | None = None
-    if variant.mutual:
-        signer = laboratory.server_keys[variant.provider]
-        key, signature = signer.public_key, signer.sign(message)
-        verify = _verifier(pool, key, message, signature)
-    else:
-        signer = ed25519.Ed25519PrivateKey.generate()
-    share = ClientKeyShare(pool, variant.group)
-    share_bytes = share.share
-    share.close()
-    operations = [
-        _share_maker(pool, variant.group),
-        _share_answerer(pool, variant.group, share_bytes),
-        _signer(signer, message),
-    ]
-    return operations, verify
-
-
-def _share_maker(pool: PqcPool, group: int) -> Callable[[], object]:
-    return lambda: ClientKeyShare(pool, group).close()
-
-
-def _share_answerer(pool: PqcPool, group: int, share: bytes) -> Callable[[], object]:
-    return lambda: answer_key_share_untrusted(pool, group, share)
-
-
-def _signer(key: SigningKey | ed25519.Ed25519PrivateKey, message: bytes) -> Callable[[], object]:
-    return lambda: key.sign(message)
-
-
-def _verifier(pool: PqcPool, key: bytes, message: bytes, signature: bytes) -> Callable[[], object]:
-    return lambda: pool.verify(key, message, signature)
-
-
-def _median_us(operation: Callable[[], object], rounds: int) -> float:
-    operation()
-    samples = []
-    for _ in range(rounds):
-        started_ns = time.thread_time_ns()
-        operation()
-        samples.append((time.thread_time_ns() - started_ns) / 1000)
-    return statistics.median(samples)
-
-
 def _live_table(chosen: list[Variant], seconds: int, progress: Progress) -> Table:
     table = Table(
         title="handshakes over real sockets, one worker",
-        columns=("handshake", "completed", "failed", "per CPU second", "CPU us each", "x CPU"),
+        columns=(
+            "handshake",
+            Column(name="completed"),
+            Column(name="failed", better="lower"),
+            Column(name="per CPU second", unit="1/s", better="higher"),
+            Column(name="CPU us each", unit="us", better="lower"),
+            Column(name="x CPU", unit="x", better="lower"),
+        ),
+        chart="x CPU",
     )
     base_us = 0.0
     for variant in chosen:
@@ -296,6 +249,7 @@ def _notes(pools: dict[str, PqcPool]) -> list[str]:
         "CPU is server time only; x is the ratio to the classical row of the same table, from the same run.",
         "key generation makes a client's key share; key exchange is the server's whole answer to one.",
         "bytes are UDP payload with Initial padding and acknowledgements, from first datagram to HANDSHAKE_DONE.",
+        "latency is the client's, from its first datagram to its handshake completed; half of the RTT each way.",
     ]
     if "liboqs" not in pools:
         notes.append("liboqs is not installed, so only the cryptography provider was measured.")

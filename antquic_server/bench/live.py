@@ -42,8 +42,9 @@ class LiveEcho:
     server_cpu_s: float
 
 
-def measure_live_handshakes(variant: Variant, seconds: float) -> LiveHandshakes:
-    """Shake hands with a node of ours for some seconds."""
+@contextmanager
+def running_node_for(variant: Variant) -> Iterator[ServerUnderTest]:
+    """Run a node with one worker that shakes hands in this way, classically as well."""
     with _certificate_files() as (certificate, key):
         arguments = [
             *("--set", 'pqc.mode="any"', "--set", f'tls.certificate="{certificate}"'),
@@ -52,7 +53,26 @@ def measure_live_handshakes(variant: Variant, seconds: float) -> LiveHandshakes:
         if variant.provider != "-":
             arguments += ["--set", f'pqc.provider="{variant.provider}"']
         with running_node(*arguments) as server:
-            return uvloop.run(_shake_hands(variant, server, seconds))
+            yield server
+
+
+def client_settings(variant: Variant, handshakes: int) -> ClientSettings:
+    """Return how to dial in this way, with a pool for that many handshakes at a time."""
+    provider = variant.provider if variant.provider != "-" else "auto"
+    pool = PqcPool(load_provider(provider), handshakes + POOL_CONTEXTS)  # type: ignore[arg-type]
+    return ClientSettings(
+        pqc=pool,
+        node_key=random_node_key(pool) if variant.mutual else None,
+        profile=variant.profile,
+        groups=(variant.group,),
+        server_name="localhost",
+    )
+
+
+def measure_live_handshakes(variant: Variant, seconds: float) -> LiveHandshakes:
+    """Shake hands with a node of ours for some seconds."""
+    with running_node_for(variant) as server:
+        return uvloop.run(_shake_hands(variant, server, seconds))
 
 
 def measure_live_echo(server: ServerUnderTest, settings: ClientSettings, load: "EchoLoad") -> LiveEcho:
@@ -71,15 +91,7 @@ class EchoLoad:
 
 
 async def _shake_hands(variant: Variant, server: ServerUnderTest, seconds: float) -> LiveHandshakes:
-    provider = variant.provider if variant.provider != "-" else "auto"
-    pool = PqcPool(load_provider(provider), CONCURRENT_HANDSHAKES + POOL_CONTEXTS)  # type: ignore[arg-type]
-    settings = ClientSettings(
-        pqc=pool,
-        node_key=random_node_key(pool) if variant.mutual else None,
-        profile=variant.profile,
-        groups=(variant.group,),
-        server_name="localhost",
-    )
+    settings = client_settings(variant, CONCURRENT_HANDSHAKES)
     completed = failed = 0
     deadline_s = time.monotonic() + seconds
 

@@ -18,7 +18,8 @@ import uvloop
 
 from antquic_server.bench.load_client import ClientConnection, ClientSettings, LoadClient, random_node_key
 from antquic_server.bench.node_process import ServerUnderTest, running_node
-from antquic_server.bench.report import Progress, Report, Table, whole
+from antquic_server.bench.progress import Progress
+from antquic_server.bench.report import Column, Report, Table, whole
 from antquic_server.bench.variants import POOL_CONTEXTS
 from antquic_server.errors import CannotBootError
 from antquic_server.peer.connection import PeerConnection
@@ -80,7 +81,7 @@ def run(options: Mapping[str, str]) -> Report:
     key = random_node_key(pool)
     echoes: dict[int, list[MtuEcho]] = {size: [] for size in sizes}
     transfers: dict[int, list[MtuTransfer]] = {size: [] for size in sizes}
-    progress = Progress("mtu", rounds * len(echoes) * 2)
+    progress = Progress(rounds * len(echoes) * 2)
     for _ in range(rounds):
         for size in sizes:
             progress.step(f"node, mtu.max={size}")
@@ -89,7 +90,6 @@ def run(options: Mapping[str, str]) -> Report:
                 echoes[size].append(uvloop.run(_measure(server, settings, load, size)))
             progress.step(f"peer to peer, mtu_max={size}")
             transfers[size].append(uvloop.run(_measure_peers(load, size)))
-    progress.close()
     return Report(tables=[_table(echoes), _peer_table(transfers)], notes=_notes(load))
 
 
@@ -186,7 +186,8 @@ async def _count(connection: PeerConnection) -> int:
 def _table(results: dict[int, list[MtuEcho]]) -> Table:
     table = Table(
         title="echo of streams over loopback, with and without path MTU discovery",
-        columns=("mtu.max", "datagram bytes", "MB/s", "MB per server CPU second", "x 1200"),
+        columns=("mtu.max", *_columns("MB per server CPU second")),
+        chart="x 1200",
     )
     base = None
     for size, echoes in results.items():
@@ -207,7 +208,8 @@ def _table(results: dict[int, list[MtuEcho]]) -> Table:
 def _peer_table(results: dict[int, list[MtuTransfer]]) -> Table:
     table = Table(
         title="peer to peer over loopback, with and without path MTU discovery",
-        columns=("mtu_max", "datagram bytes", "MB/s", "MB per CPU second of both", "x 1200"),
+        columns=("mtu_max", *_columns("MB per CPU second of both")),
+        chart="x 1200",
     )
     base = None
     for size, transfers in results.items():
@@ -223,6 +225,15 @@ def _peer_table(results: dict[int, list[MtuTransfer]]) -> Table:
             )
         )
     return table
+
+
+def _columns(per_cpu_second: str) -> tuple[Column, ...]:
+    return (
+        Column(name="datagram bytes", unit="B"),
+        Column(name="MB/s", unit="MB/s", better="higher"),
+        Column(name=per_cpu_second, unit="MB/s", better="higher"),
+        Column(name="x 1200", unit="x", better="higher"),
+    )
 
 
 def _notes(load: _Load) -> list[str]:

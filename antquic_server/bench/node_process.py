@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from antquic_server.bench.cpu_time import process_cpu_s
+from antquic_server.bench.profiler import profiled
 from antquic_server.errors import CannotBootError
 
 _BOOT_TIMEOUT_S = 30.0
@@ -90,14 +91,16 @@ def running_node(*arguments: str, where: Surroundings = _HERE) -> Iterator[Serve
         with _running(where.command(command)) as ready:
             listen = str(ready["listen"][0])
             status = where.call(lambda: _status(str(ready["admin"])))
-            yield ServerUnderTest(port=int(listen.rpartition(":")[2]), pid=int(status["workers"][0]["pid"]))
+            pid = int(status["workers"][0]["pid"])
+            with profiled(pid, "node"):
+                yield ServerUnderTest(port=int(listen.rpartition(":")[2]), pid=pid)
 
 
 @contextmanager
 def running_stock_server(loop: str, where: Surroundings = _HERE) -> Iterator[ServerUnderTest]:
     """Run ``aioquic.asyncio.serve`` as an echo; ``loop`` is ``asyncio`` or ``uvloop``."""
     command = [sys.executable, "-m", "antquic_server.bench.stock_server", loop, where.listen]
-    with _running(where.command(command)) as ready:
+    with _running(where.command(command)) as ready, profiled(int(ready["pid"]), f"stock {loop}"):
         yield ServerUnderTest(port=int(ready["port"]), pid=int(ready["pid"]))
 
 

@@ -1,88 +1,84 @@
-"""The benchmarks by name: list them, run them, print what they found."""
+"""The benchmarks that come with the package, by name."""
 
-import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from antquic_server.bench import connections, datagram, handshake, loopback, mtu, pool, relay, relay_plan, reuse
+from antquic_server.bench.benchmark import Benchmark
 
-from antquic_server.bench import datagram, handshake, mtu, relay, relay_plan
-from antquic_server.bench.report import Report, machine
-from antquic_server.errors import UsageError
-
-__all__ = ["BENCHMARKS", "Benchmark", "run"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Benchmark:
-    """One benchmark: ``options`` maps each option it knows to its default, as text; ``quick`` to less of it."""
-
-    summary: str
-    options: Mapping[str, str]
-    quick: Mapping[str, str]
-    run: Callable[[Mapping[str, str]], Report]
-
+__all__ = ["BENCHMARKS"]
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "connections": Benchmark(
+        summary="memory and CPU time of idle connections",
+        ratio="node / aioquic.asyncio.serve",
+        about_s=90,
+        quick_s=10,
+        options=connections.OPTIONS,
+        quick=connections.QUICK,
+        run=connections.run,
+    ),
     "datagram": Benchmark(
-        summary="echo of DATAGRAM frames: a node against stock aioquic, over real sockets",
+        summary="echoes of DATAGRAM frames per second of server CPU time",
+        ratio="node / aioquic.asyncio.serve",
+        about_s=45,
+        quick_s=10,
         options=datagram.OPTIONS,
         quick={"rounds": "1", "seconds": "1"},
         run=datagram.run,
     ),
     "handshake": Benchmark(
-        summary="bytes and server CPU time: classical, hybrid and pure post-quantum, each provider",
+        summary="handshakes: bytes, server CPU time, primitives, latency",
+        ratio="post-quantum / classical",
+        about_s=60,
+        quick_s=20,
+        needs="liboqs, for its rows",
         options=handshake.OPTIONS,
-        quick={"rounds": "10", "live_s": "1"},
+        quick={"rounds": "10", "live_s": "1", "rtt_ms": "0,50", "dials": "1"},
         run=handshake.run,
     ),
+    "loopback": Benchmark(
+        summary="latency of an echo without load: p50 and p99",
+        ratio="node / aioquic.asyncio.serve",
+        about_s=30,
+        quick_s=10,
+        options=loopback.OPTIONS,
+        quick=loopback.QUICK,
+        run=loopback.run,
+    ),
     "mtu": Benchmark(
-        summary="streams with a node and peer to peer: datagrams of 1200 bytes against path MTU discovery",
+        summary="streams with a node and peer to peer, by datagram size",
+        ratio="path MTU discovery / 1200 bytes",
+        about_s=60,
+        quick_s=12,
         options=mtu.OPTIONS,
         quick={"rounds": "1", "seconds": "1"},
         run=mtu.run,
     ),
+    "pool": Benchmark(
+        summary="post-quantum operations by pqc.memory_pool_size",
+        ratio="pool / new memory each time",
+        about_s=15,
+        quick_s=3,
+        needs="liboqs, for its rows",
+        options=pool.OPTIONS,
+        quick=pool.QUICK,
+        run=pool.run,
+    ),
     "relay": Benchmark(
-        summary="channel and stream relay per CPU second: against coturn, a C forwarder and stock aioquic",
+        summary="payloads relayed per second of relay CPU time",
+        ratio="node / coturn, C forwarder, aioquic",
+        about_s=180,
+        quick_s=30,
+        needs="root, coturn and cc for all",
         options=relay_plan.OPTIONS,
         quick=relay_plan.QUICK,
         run=relay.run,
     ),
+    "reuse": Benchmark(
+        summary="a request on a connection that is there, or on a new one",
+        ratio="new connection / live one",
+        about_s=20,
+        quick_s=6,
+        options=reuse.OPTIONS,
+        quick=reuse.QUICK,
+        run=reuse.run,
+    ),
 }
-
-
-def run(names: Sequence[str], json_output: bool, options: Mapping[str, str], *, quick: bool = False) -> int:
-    """
-    Run the named benchmarks one after another, or list all; returns the exit code.
-
-    ``quick`` measures so little that it only shows whether a benchmark works; ``options`` win over that.
-
-    Raises:
-        UsageError: A name or an option is unknown, or an option's value is not a number.
-    """
-    if not names:
-        _list()
-        return 0
-    for name in names:
-        if name not in BENCHMARKS:
-            raise UsageError(f"bench: no benchmark {name!r}; there are {', '.join(sorted(BENCHMARKS))}")
-    known = {key for name in names for key in BENCHMARKS[name].options}
-    for key in options:
-        if key not in known:
-            raise UsageError(f"bench: no option {key!r}; {', '.join(names)} know {', '.join(sorted(known))}")
-    reports = {}
-    for name in names:
-        benchmark = BENCHMARKS[name]
-        defaults = {**benchmark.options, **(benchmark.quick if quick else {})}
-        chosen = {key: options.get(key, default) for key, default in defaults.items()}
-        reports[name] = benchmark.run(chosen)
-        if not json_output:
-            print(reports[name].as_text(), flush=True)
-    if json_output:
-        print(json.dumps({"machine": machine(), **{name: report.as_plain() for name, report in reports.items()}}))
-    return 0
-
-
-def _list() -> None:
-    for name, benchmark in sorted(BENCHMARKS.items()):
-        shown = " ".join(f"{key}={value}" for key, value in benchmark.options.items())
-        sys.stdout.write(f"{name:<12} {benchmark.summary}\n{'':<12} options: {shown}\n")

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import uvloop
 
 from antquic_server.bench.node_process import ServerUnderTest, running_node, running_stock_server
+from antquic_server.bench.progress import Progress
 from antquic_server.bench.relay_channel import CHANNEL, open_channels
 from antquic_server.bench.relay_contender import Contender, Load, running_load
 from antquic_server.bench.relay_coturn import COTURN, coturn_version, find_coturn, running_coturn
@@ -34,7 +35,7 @@ from antquic_server.bench.relay_stream import (
     open_stock_streams,
 )
 from antquic_server.bench.relay_tables import channel_table, stream_table, target_table
-from antquic_server.bench.report import Progress, Report
+from antquic_server.bench.report import Report
 from antquic_server.bench.variants import POOL_CONTEXTS
 from antquic_server.errors import CannotBootError
 from antquic_server.pqc.pool import PqcPool
@@ -57,6 +58,7 @@ _ALLOW_LOOPBACK = ("--set", 'relay.allowed_targets=["127.0.0.0/8"]')
 
 @dataclass(slots=True, kw_only=True)
 class _Findings:
+    progress: Progress
     channel: dict[Cell, dict[str, list[LoadResult]]] = field(default_factory=dict)
     stream: dict[tuple[int, int], dict[str, list[LoadResult]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -65,8 +67,8 @@ class _Findings:
 def run(options: Mapping[str, str]) -> Report:
     """Measure everything that the options ask for."""
     plan = Plan.parse(options)
-    findings = _Findings()
     with open_place(plan.place) as place:
+        findings = _Findings(progress=Progress(_steps(plan, place)))
         uvloop.run(_measure(plan, place, findings))
     tables = [
         target_table(
@@ -94,6 +96,13 @@ async def _measure(plan: Plan, place: Place, findings: _Findings) -> None:
             await _measure_stream_relay(plan, place, node, pool, findings)
 
 
+def _steps(plan: Plan, place: Place) -> int:
+    """How many measurements there will be, with every yardstick."""
+    channels = len(plan.cells(cutting=bool(place.names))) * len((CHANNEL, COTURN, FORWARDER))
+    streams = len(plan.sizes) * len(plan.sessions) * len((*_STREAM, _STOCK, _STOCK_UVLOOP))
+    return plan.rounds * (channels * ("channel" in plan.modes) + streams * ("stream" in plan.modes))
+
+
 async def _measure_channels(
     plan: Plan, place: Place, node: ServerUnderTest, pool: PqcPool, findings: _Findings
 ) -> None:
@@ -103,7 +112,6 @@ async def _measure_channels(
             await stack.enter_async_context(open_channels(place, node, pool, max(plan.sessions))),
             *await stack.enter_async_context(_yardsticks(place, max(plan.sessions), findings.notes)),
         ]
-        progress = Progress("relay, channels", len(cells) * plan.rounds * len(contenders))
         process = await stack.enter_async_context(running_load(contenders, cpus_for_load()))
         for cell in cells:
             place.cut_trains(on=cell.cut)
@@ -113,10 +121,11 @@ async def _measure_channels(
             results = findings.channel[cell] = {contender.name: [] for contender in contenders}
             for _ in range(plan.rounds):
                 for contender in contenders:
-                    progress.step(f"{cell.form}, {cell.payload_bytes} bytes, {cell.sessions}: {contender.name}")
+                    findings.progress.step(
+                        f"{cell.form}, {cell.payload_bytes} bytes, {cell.sessions}: {contender.name}"
+                    )
                     results[contender.name].append(await process.measure(contender, load))
         place.cut_trains(on=False)
-        progress.close()
 
 
 @asynccontextmanager
@@ -147,15 +156,13 @@ async def _measure_stream_relay(
             echoes = await stack.enter_async_context(open_stock_streams(place, stock, pool, most))
             runs.append((name, Direction.ECHO, stock, echoes))
         loads = [(size, count) for size in plan.sizes for count in plan.sessions]
-        progress = Progress("relay, streams", len(loads) * plan.rounds * len(runs))
         for size, count in loads:
             load = StreamLoad(payload_bytes=size, seconds=plan.seconds)
             results = findings.stream[size, count] = {name: [] for name, *_ in runs}
             for _ in range(plan.rounds):
                 for name, direction, server, sessions in runs:
-                    progress.step(f"{size} bytes, {count}: {name}")
+                    findings.progress.step(f"{size} bytes, {count}: {name}")
                     results[name].append(await measure_streams(sessions[:count], direction, load, server))
-        progress.close()
 
 
 def _notes(plan: Plan, place: Place, findings: _Findings) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from antquic_server.bench.relay_load import LoadResult
 from antquic_server.bench.relay_plan import Cell
-from antquic_server.bench.report import Table
+from antquic_server.bench.report import Column, Table
 
 __all__ = ["ChannelResults", "StreamResults", "channel_table", "ratios", "stream_table", "target_table"]
 
@@ -14,6 +14,14 @@ ChannelResults = Mapping[Cell, Mapping[str, Sequence[LoadResult]]]
 
 StreamResults = Mapping[tuple[int, int], Mapping[str, Sequence[LoadResult]]]
 """Results by payload bytes and sessions, and by what carried it, round by round."""
+
+_FIGURES = (
+    Column(name="per CPU second", unit="1/s", better="higher"),
+    Column(name="+- %", unit="%"),
+    Column(name="Gb/s per core", unit="Gb/s", better="higher"),
+    Column(name="busy %", unit="%"),
+    Column(name="lost %", unit="%", better="lower"),
+)
 
 _LONG_TRAIN = 10
 """Datagrams in a train from which on the target counts."""
@@ -33,9 +41,11 @@ def channel_table(results: ChannelResults, yardstick: str) -> Table:
     table = Table(
         title="relay of datagrams, client to peer",
         columns=(
-            *("datagrams", "payload bytes", "sessions", "relay", "per CPU second", "+- %", "Gb/s per core"),
-            *("busy %", "lost %", f"x {yardstick}"),
+            *("datagrams", "payload bytes", "sessions", "relay"),
+            *_FIGURES,
+            Column(name=f"x {yardstick}", unit="x", better="higher"),
         ),
+        chart="Gb/s per core",
     )
     for cell, relays in results.items():
         for name, rounds in relays.items():
@@ -57,9 +67,11 @@ def stream_table(results: StreamResults, yardstick: str) -> Table:
     table = Table(
         title="stream relay against a stream echo: payload carried per second of the server's CPU time",
         columns=(
-            *("payload bytes", "sessions", "server", "per CPU second", "+- %", "Gb/s per core"),
-            *("busy %", "lost %", f"x {yardstick}"),
+            *("payload bytes", "sessions", "server"),
+            *_FIGURES,
+            Column(name=f"x {yardstick}", unit="x", better="higher"),
         ),
+        chart=f"x {yardstick}",
     )
     for (payload_bytes, sessions), servers in results.items():
         for name, rounds in servers.items():
@@ -79,7 +91,17 @@ def target_table(
     streams: Mapping[str, float | None],
 ) -> Table:
     """What the project has set itself, and the worst and the median cell of this run; ``streams`` by name."""
-    table = Table(title="targets", columns=("ratio", "at least", "worst", "median", "cells", "met"))
+    table = Table(
+        title="targets",
+        columns=(
+            "ratio",
+            Column(name="at least", unit="x"),
+            Column(name="worst", unit="x", better="higher"),
+            Column(name="median", unit="x", better="higher"),
+            Column(name="cells"),
+            Column(name="met"),
+        ),
+    )
 
     def add(what: str, target: float | None, found: list[float]) -> None:
         if found:

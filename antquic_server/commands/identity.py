@@ -8,7 +8,7 @@ from pathlib import Path
 from antquic_server.config.load import load_settings
 from antquic_server.errors import ConfigurationError
 
-__all__ = ["add_arguments", "expand_path", "key_path", "run"]
+__all__ = ["EXAMPLES", "SUMMARY", "add_arguments", "expand_path", "key_path", "run"]
 
 SUMMARY = "show the node key's peer id, or make a new key"
 

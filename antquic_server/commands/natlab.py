@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from antquic_server.natlab.matrix import Cell
     from antquic_server.natlab.meeting import MeetingTrial
 
-__all__ = ["PEERS", "add_arguments", "cells_of", "run", "trial_of"]
+__all__ = ["EXAMPLES", "PEERS", "SUMMARY", "add_arguments", "cells_of", "run", "trial_of"]
 
 SUMMARY = "test hole punching through emulated NATs"
 

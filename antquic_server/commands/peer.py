@@ -13,7 +13,7 @@ from antquic_server.errors import AddressDecodeError, ConfigurationError
 if TYPE_CHECKING:
     from antquic_server.peer.settings import PeerSettings
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["EXAMPLES", "SUMMARY", "add_arguments", "run"]
 
 SUMMARY = "be a peer: wait for others, connect through NATs, send and receive files"
 

@@ -15,7 +15,7 @@ from antquic_server.commands.identity import expand_path, key_path
 from antquic_server.config.load import FlagValue, load_settings
 from antquic_server.config.model import Settings
 
-__all__ = ["add_arguments", "run", "settings_of"]
+__all__ = ["EXAMPLES", "SUMMARY", "add_arguments", "run", "settings_of"]
 
 SUMMARY = "run the node until SIGTERM"
 
@@ -25,6 +25,7 @@ examples:
   antquic-server serve --config /etc/antquic-server.toml
   antquic-server serve --listen 127.0.0.1:0 --workers 2 --echo
   antquic-server serve --set limits.half_open_retry_threshold=64 --set 'log.modules={net="debug"}'
+  antquic-server serve --check --config /etc/antquic-server.toml
 
 When every slot is served, one JSON line on standard output says so; logs go to standard error.
 On SIGHUP the configuration is read again: limits of [relay] change, the log says what needs a restart.
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--admin", metavar="ADDR:PORT", help="address of the admin endpoint")
     parser.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical")
     parser.add_argument("--echo", action="store_true", help="send back whatever peers send, for tests")
+    parser.add_argument("--check", action="store_true", help="only tell whether the node could be configured so")
     parser.add_argument(
         "--set",
         metavar="SECTION.KEY=VALUE",
@@ -67,6 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the node in this process as its supervisor; returns the exit code."""
     settings = settings_of(arguments)
+    if arguments.check:
+        return _check(settings)
 
     # Imported only now because they bring cryptography, structlog and asyncio along: a wrong option is to be
     # reported at once, and `status`, which is called every few seconds by monitors, needs none of them.
@@ -86,6 +90,24 @@ def run(arguments: argparse.Namespace) -> int:
         certificate = self_signed_certificate("antquic-server")
     reload = partial(settings_of, arguments)
     return run_supervisor(settings, identity, certificate, echo=arguments.echo, reload=reload)
+
+
+def _check(settings: Settings) -> int:
+    """
+    Say that the settings can be used, with the files they name; nothing is bound, started or made.
+
+    Raises:
+        CannotBootError: The node key is there but cannot be used, or the certificate cannot.
+    """
+    from antquic_server.certificates import load_certificate
+    from antquic_server.identity import load_identity
+
+    path = key_path(settings.identity.file)
+    peer = f"peer id {load_identity(path).peer_id.hex()}" if path.exists() else f"a new node key in {path}"
+    if settings.tls.certificate:
+        load_certificate(expand_path(settings.tls.certificate), expand_path(settings.tls.private_key))
+    print(f"the configuration is fine: {', '.join(settings.endpoint.listen)} with {peer}")
+    return 0
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:

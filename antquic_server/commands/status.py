@@ -21,7 +21,7 @@ from antquic_server.config.load import load_settings
 from antquic_server.config.rules import split_listen_address
 from antquic_server.errors import AdminUnreachableError, ConfigurationError
 
-__all__ = ["add_arguments", "admin_url", "fetch_status", "run"]
+__all__ = ["EXAMPLES", "SUMMARY", "add_arguments", "admin_url", "fetch_status", "run"]
 
 SUMMARY = "show what a running node is doing"
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Annotated, get_type_hints
 
+from antquic_server.config.host_names import HostNames
 from antquic_server.config.rules import (
     Account,
     Choice,
@@ -42,6 +43,7 @@ __all__ = [
     "RelaySettings",
     "Settings",
     "TlsSettings",
+    "changed_from_default",
     "from_plain",
     "rules_of",
     "section_types",
@@ -238,6 +240,8 @@ class AdminSettings:
     listen: Annotated[str, ListenAddress()] = "127.0.0.1:10001"
     # The endpoint asks nobody who they are, so an address others can reach must be wished for twice.
     allow_remote: Annotated[bool, Flag()] = False
+    # Addresses and localhost are always right; any other name could be a stranger's that points here.
+    names: Annotated[tuple[str, ...], HostNames()] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,6 +306,12 @@ def to_plain(settings: Settings) -> dict[str, object]:
     return plain
 
 
+def changed_from_default(settings: Settings) -> dict[str, object]:
+    """Return the defaults of all settings that have another value, by ``section.key``, as ``to_plain`` writes them."""
+    defaults, chosen = _by_key(Settings()), _by_key(settings)
+    return {key: default for key, default in defaults.items() if chosen[key] != default}
+
+
 def from_plain(plain: dict[str, object]) -> Settings:
     """
     Rebuild what ``to_plain`` wrote, in another process of the same version.
@@ -325,6 +335,14 @@ def from_plain(plain: dict[str, object]) -> Settings:
     if plain.keys() != sections.keys():
         raise ConfigurationError(source, "sections", sorted(plain), f"exactly {', '.join(sections)}")
     return Settings(**sections)  # type: ignore[arg-type]  # each section was made by the class of its name
+
+
+def _by_key(settings: Settings) -> dict[str, object]:
+    return {
+        f"{name}.{item.name}": _thaw(getattr(getattr(settings, name), item.name))
+        for name, section_type in section_types().items()
+        for item in fields(section_type)
+    }
 
 
 def _thaw(value: object) -> object:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from antquic_server.errors import ProviderUnavailableError
 
-__all__ = ["load_liboqs"]
+__all__ = ["load_liboqs", "version_of"]
 
 _MINIMUM_VERSION = (0, 13)
 """First release with key generation from a seed (``OQS_KEM_keypair_derand``)."""
@@ -42,7 +42,7 @@ def load_liboqs() -> ctypes.CDLL:
     """
     library, version = _open_library()
     handle = _handle_of_liboqs_python()
-    if handle is not None and _version_of(handle) == version:
+    if handle is not None and version_of(handle) == version:
         return handle
     ctypes.CFUNCTYPE(None)(("OQS_init", library))()
     return library
@@ -55,7 +55,7 @@ def _open_library() -> tuple[ctypes.CDLL, str]:
             library = ctypes.CDLL(candidate)
         except OSError:
             continue  # liboqs-python skips it just so
-        version = _version_of(library)
+        version = version_of(library)
         numbers = re.match(r"(\d+)\.(\d+)", version)
         if numbers is not None and (int(numbers[1]), int(numbers[2])) >= _MINIMUM_VERSION:
             return library, version
@@ -80,7 +80,8 @@ def _candidates() -> Iterator[str]:
         yield str((installation / directory / f"liboqs{suffix}").absolute())
 
 
-def _version_of(library: ctypes.CDLL) -> str:
+def version_of(library: ctypes.CDLL) -> str:
+    """Return the version a loaded liboqs says it has, as ``0.13.0``; empty if it is too old to say."""
     try:
         text = ctypes.CFUNCTYPE(ctypes.c_char_p)(("OQS_version", library))()
     except AttributeError:

@@ -1,11 +1,14 @@
 """
 The admin endpoint: health, status and metrics over HTTP/1.1.
 
-It only answers questions, so it has no authentication; by default only this machine can ask.
+It only answers questions, so it has no authentication; by default only this machine can ask. A browser that was told
+another name for this machine than its own gets no answer (``admin_request``), and no page of elsewhere may read one.
 
 =====================  ==========================================================================
+``GET /``              the status page, for people (``status_page``)
 ``GET /healthz``       200 while every slot is served, else 503 and one line that says why
 ``GET /status``        what the node is doing, JSON (``status``)
+``GET /history``       its last minutes second by second, JSON (``history``); ``?after=SECONDS`` the newer ones
 ``GET /metrics``       Prometheus text
 ``GET /peers/<hex>``   connections and NAT of one peer id (64 hex digits), 404 if it has none
 =====================  ==========================================================================
@@ -18,6 +21,7 @@ import asyncio
 import json
 import re
 import socket
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -26,6 +30,8 @@ import h11
 from antquic_server import __version__
 from antquic_server.logs import get_logger
 from antquic_server.stats import prometheus
+from antquic_server.supervisor.admin_request import after_untrusted, names_us_untrusted
+from antquic_server.supervisor.status_page import load_page
 
 MAX_CONNECTIONS: Final = 32
 MAX_REQUEST_BYTES: Final = 8192
@@ -34,6 +40,20 @@ REQUEST_TIMEOUT_S: Final = 10.0
 
 JSON_TYPE: Final = "application/json"
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
+HTML_TYPE: Final = "text/html; charset=utf-8"
+
+NOTHING_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
+"""Content-Security-Policy of answers that are no page."""
+
+_ALWAYS: Final = (
+    ("Cache-Control", "no-store"),
+    ("Server", f"antquic-server/{__version__}"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    # Without it, pages of elsewhere could load an answer as a picture or script.
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("X-Frame-Options", "DENY"),
+)
 
 _PEER_PATH: Final = re.compile(r"/peers/([0-9a-fA-F]{64})")
 _READ_BYTES: Final = 4096
@@ -50,6 +70,9 @@ class AdminView(Protocol):
     def document(self) -> dict[str, object]:
         """The document of ``/status``."""
 
+    def history(self, after_s: float) -> dict[str, object]:
+        """The document of ``/history``, of what came after so many seconds since the start."""
+
     def metrics(self) -> bytes:
         """The Prometheus page."""
 
@@ -62,28 +85,35 @@ class AdminView(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminResponse:
-    """Status code, content type and body of an answer."""
+    """Status code, content type and body of an answer; ``policy`` is its Content-Security-Policy."""
 
     status: int
     content_type: str = TEXT_TYPE
     body: bytes = b""
+    policy: str = NOTHING_POLICY
 
 
 def respond(view: AdminView, method: str, target: str) -> AdminResponse:
     """Answer one request; never raises for what a client asks."""
     if method not in ("GET", "HEAD"):
         return _text(405, "only GET and HEAD")
-    path = target.partition("?")[0]
+    path, _, query = target.partition("?")
+    if path == "/":
+        page = load_page()
+        return AdminResponse(status=200, content_type=HTML_TYPE, body=page.body, policy=page.policy)
     if path == "/healthz":
         problem = view.unhealthy()
         return _text(200, "ok") if problem is None else _text(503, problem)
     if path == "/status":
         return _json(200, view.document())
+    if path == "/history":
+        after_s = after_untrusted(query)
+        return _text(400, "after= takes a number of seconds") if after_s is None else _json(200, view.history(after_s))
     if path == "/metrics":
         return AdminResponse(status=200, content_type=prometheus.CONTENT_TYPE, body=view.metrics())
     if path.startswith("/peers/"):
         return _peer(view, path)
-    return _text(404, "no such page; there are /healthz, /status, /metrics and /peers/<peer id>")
+    return _text(404, "no such page; there are /, /healthz, /status, /history, /metrics and /peers/<peer id>")
 
 
 def _peer(view: AdminView, path: str) -> AdminResponse:
@@ -105,11 +135,17 @@ def _json(status: int, document: object) -> AdminResponse:
 
 
 class AdminServer:
-    """Serves ``view`` on a listening socket, which stays the caller's to close."""
+    """
+    Serves ``view`` on a listening socket, which stays the caller's to close.
 
-    def __init__(self, view: AdminView) -> None:
+    ``names`` are host names by which clients may call the node, besides addresses and loopback names.
+    """
+
+    def __init__(self, view: AdminView, names: Collection[str] = ()) -> None:
         self.refused = 0
         self._view = view
+        self._names = names
+        self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -122,6 +158,7 @@ class AdminServer:
         """Stop answering and end all connections."""
         if self._server is not None:
             self._server.close()
+        self._stopping = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -134,10 +171,14 @@ class AdminServer:
             return
         self._tasks.add(task)
         try:
-            await _Conversation(self._view, reader, writer).run()
+            await _Conversation(self._view, self._names, reader, writer).run()
         except (TimeoutError, OSError) as error:
             # A client that is slow or gone is no event of the node.
             log.debug("admin client lost", error=type(error).__name__)
+        except asyncio.CancelledError:
+            # Our own word to end. The streams of Python 3.11 would log a task that ends so as an unhandled exception.
+            if not self._stopping:
+                raise
         finally:
             self._tasks.discard(task)
             writer.close()
@@ -146,8 +187,15 @@ class AdminServer:
 class _Conversation:
     """One client connection: requests and answers by turns."""
 
-    def __init__(self, view: AdminView, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self,
+        view: AdminView,
+        names: Collection[str],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
         self._view = view
+        self._names = names
         self._reader = reader
         self._writer = writer
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_BYTES)
@@ -163,11 +211,18 @@ class _Conversation:
                 return
             if request is None:
                 return
-            answer = respond(self._view, request.method.decode("ascii"), request.target.decode("latin-1"))
+            answer = self._answer(request)
             await self._send(answer, close=False, head=request.method == b"HEAD")
             if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
                 return
             self._http.start_next_cycle()
+
+    def _answer(self, request: h11.Request) -> AdminResponse:
+        # HTTP/1.1 has exactly one Host, which h11 sees to; whoever speaks 1.0 without it is no browser.
+        for name, value in request.headers:
+            if name == b"host" and not names_us_untrusted(value.decode("latin-1"), self._names):
+                return _text(421, "ask by address, as localhost, or by a name that admin.names lists")
+        return respond(self._view, request.method.decode("ascii"), request.target.decode("latin-1"))
 
     async def _next_request(self) -> h11.Request | None:
         """Read one request to its end; None when the client has closed."""
@@ -191,8 +246,8 @@ class _Conversation:
         headers = [
             ("Content-Type", answer.content_type),
             ("Content-Length", str(len(answer.body))),
-            ("Cache-Control", "no-store"),
-            ("Server", f"antquic-server/{__version__}"),
+            ("Content-Security-Policy", answer.policy),
+            *_ALWAYS,
         ]
         if answer.status == 405:
             headers.append(("Allow", "GET, HEAD"))

@@ -129,7 +129,7 @@ class Fleet:
         self._on_ready = on_ready
         self._on_hopeless = on_hopeless
         self._on_empty = on_empty
-        self._start_at_s = now_s
+        self.start_at_s = now_s
         self._figures_due_s = now_s
         self._was_ready = False
         self._retired_drops = 0
@@ -350,7 +350,7 @@ class Fleet:
         )
         if worker.slot is not None:
             self.slots.vacate(worker.slot, until_s=decision.slot_at_s)
-        self._start_at_s = max(self._start_at_s, decision.start_at_s)
+        self.start_at_s = max(self.start_at_s, decision.start_at_s)
         self._reconcile()
 
     def _reconcile(self) -> None:
@@ -366,7 +366,7 @@ class Fleet:
             if generation > 1:
                 log.info("slot taken over", slot=slot.index, generation=generation, worker_pid=spare.pid)
         wanted = len(self.slots) + (self.plan.standby_workers if self._was_ready else 0)
-        while len(self.workers) < wanted and now_s >= self._start_at_s:
+        while len(self.workers) < wanted and now_s >= self.start_at_s:
             if not self._start_one(now_s):
                 break
 
@@ -384,7 +384,7 @@ class Fleet:
             self._on_hopeless(decision.reason)
         else:
             log.error("worker not started", detail=reason, wait_s=round(decision.start_at_s - now_s, 3))
-            self._start_at_s = decision.start_at_s
+            self.start_at_s = decision.start_at_s
         return False
 
     def _tell_if_empty(self) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -34,6 +35,7 @@ from antquic_server.supervisor.fleet import Fleet, FleetPlan
 from antquic_server.supervisor.privileges import drop_privileges
 from antquic_server.supervisor.process import WorkerListener, WorkerProcess
 from antquic_server.supervisor.reload import compare, merge
+from antquic_server.supervisor.sd_notify import ServiceManager
 from antquic_server.supervisor.statistics import Statistics
 from antquic_server.supervisor.status import NodeFacts, NodeStatus
 
@@ -67,6 +69,7 @@ def run_supervisor(
     Raises:
         CannotBootError: A port is taken, an account does not exist, or the workers cannot start.
     """
+    service = ServiceManager.from_environment(os.environ, pid=os.getpid())
     cpus = usable_cpus()
     endpoint = open_endpoint(settings, cpus)
     try:
@@ -91,11 +94,13 @@ def run_supervisor(
             assignments=assignments,
             worker_command=worker_command,
             environment=worker_environment(account),
+            service=service,
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(build, endpoint))
     finally:
         endpoint.close()
+        service.close()
 
 
 async def _serve(build: Callable[..., "Supervisor"], endpoint: Endpoint) -> int:
@@ -105,7 +110,7 @@ async def _serve(build: Callable[..., "Supervisor"], endpoint: Endpoint) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, partial(supervisor.handle_stop_signal, number))
     loop.add_signal_handler(signal.SIGHUP, supervisor.handle_reload_signal)
-    admin = AdminServer(supervisor.status)
+    admin = AdminServer(supervisor.status, supervisor.admin_names)
     supervisor.status.admin_refused = lambda: admin.refused
     await admin.start(endpoint.admin)
     try:
@@ -133,6 +138,7 @@ class Supervisor:
         assignments: AssignmentWriter,
         worker_command: Sequence[str],
         environment: Mapping[str, str],
+        service: ServiceManager,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._settings = settings
@@ -143,9 +149,11 @@ class Supervisor:
         self._loop = loop
         self._worker_command = worker_command
         self._environment = environment
+        self._service = service
         self._finished: asyncio.Future[None] = loop.create_future()
         self._exit_code = ExitCode.OK
         self._hopeless: str | None = None
+        self._announced = False
         plan = FleetPlan(
             worker_count=endpoint.worker_count,
             standby_workers=settings.endpoint.standby_workers,
@@ -172,9 +180,10 @@ class Supervisor:
             steered=all(group.steered for group in endpoint.groups),
             started_s=loop.time(),
         )
-        self.status = NodeStatus(facts, self._fleet, clock=loop.time)
         self._statistics: Statistics | None = None
         """From when the node serves."""
+        self.status = NodeStatus(facts, self._fleet, clock=loop.time, settings=settings)
+        self.admin_names = settings.admin.names
 
     async def run(self) -> int:
         """Serve until told to stop."""
@@ -200,6 +209,7 @@ class Supervisor:
             return
         deadline_s = self._settings.endpoint.shutdown_deadline_s
         log.info("draining", signal=number.name, deadline_s=deadline_s)
+        self._service.stopping(deadline_s)
         # The timer first: draining an empty fleet ends the node at once.
         self._loop.call_later(deadline_s * KILL_SHARE, self._lose_patience)
         self._fleet.drain(deadline_s * DRAIN_SHARE)
@@ -209,14 +219,20 @@ class Supervisor:
         if self._reload is None or self._fleet.stopping:
             log.info("configuration not read again", reason="draining" if self._fleet.stopping else "there is none")
             return
-        problem = ""
-        found = self._settings
+        if self._announced:
+            # A node that still starts is not ready again afterwards.
+            self._service.reloading(time.clock_gettime(time.CLOCK_MONOTONIC))
         try:
-            found = self._reload()
+            self._reread(self._reload)
+        finally:
+            if self._announced:
+                self._service.ready(self.status.line())
+
+    def _reread(self, reload: Callable[[], Settings]) -> None:
+        try:
+            found = reload()
         except ConfigurationError as error:
-            problem = str(error)
-        if problem:
-            log.error("configuration not reloaded", error=problem)
+            log.error("configuration not reloaded", error=str(error))  # noqa: TRY400 - a mistake of the operator's
             return
         changes = compare(self._settings, found)
         log.info("configuration reloaded", changed=changes.applied, needs_restart=changes.needs_restart)
@@ -224,6 +240,7 @@ class Supervisor:
             self._settings = merge(self._settings, found)
             self._assignments.change(self._settings)
             self._fleet.change_relay(self._settings.relay, to_plain(self._settings))
+            self.status.settings_changed(self._settings)
 
     def _start_worker(self, listener: WorkerListener) -> WorkerProcess:
         return WorkerProcess(
@@ -239,6 +256,17 @@ class Supervisor:
             return
         self._loop.call_later(self._settings.endpoint.heartbeat_interval_s, self._tick)
         self._fleet.tick()
+        self.status.tick()
+        self._report()
+
+    def _report(self) -> None:
+        """Tell the service manager how it goes: nothing about liveness while a slot is forgotten."""
+        if not self._service:
+            return
+        if self._announced and not self._fleet.stopping:
+            self._service.status(self.status.line())
+        if not self.status.neglected():
+            self._service.alive(self._loop.time())
 
     def _begin_statistics(self) -> None:
         interval_s = self._settings.log.stats_interval_s
@@ -275,6 +303,8 @@ class Supervisor:
             # Whoever started us no longer reads; that is no reason not to serve.
             log.warning("cannot write the ready line", error=str(error))
         self._begin_statistics()
+        self._announced = True
+        self._service.ready(self.status.line())
         log.info("serving", listen=self._endpoint.listen, peer_id=self._peer_id, admin=self._endpoint.admin_url)
 
     def _lose_patience(self) -> None:

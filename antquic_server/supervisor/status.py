@@ -10,6 +10,8 @@ The document of ``/status``::
     directory  peers, connections, dropped
     punches    successful, failed and unknown hole punches, by_nat_pair (``punches``)
     relay      sessions, delivered bytes, introductions, refusals, canaries, quota and limits (``relay_status``)
+    configuration          every setting in force, by section and key; of secrets only the paths of their files
+    configuration_changes  defaults of the settings that differ from them, by ``section.key``
 
 Histograms and the figures of processes are on the Prometheus page only.
 """
@@ -17,13 +19,16 @@ Histograms and the figures of processes are on the Prometheus page only.
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from antquic_server import __version__
+from antquic_server.config.model import Settings, changed_from_default, to_plain
 from antquic_server.stats import prometheus
 from antquic_server.stats.counters import METRICS, SEPARATOR
 from antquic_server.stats.merge import merge
 from antquic_server.stats.prometheus import SUPERVISOR
 from antquic_server.supervisor.fleet import Fleet
+from antquic_server.supervisor.history import History
 from antquic_server.supervisor.process import FiguresReader, WorkerProcess
 from antquic_server.supervisor.punches import punch_document
 from antquic_server.supervisor.relay_status import relay_document
@@ -41,16 +46,38 @@ class NodeFacts:
     started_s: float
 
 
-class NodeStatus:
-    """Answers for the node as a whole; reads the fleet and changes nothing."""
+NEGLECTED_AFTER_S: Final = 5.0
+"""Slots are looked after every heartbeat interval; one that nobody has looked after for this long is forgotten."""
 
-    def __init__(self, facts: NodeFacts, fleet: Fleet, *, clock: Callable[[], float]) -> None:
+
+class NodeStatus:
+    """Answers for the node as a whole; reads the fleet and changes nothing. ``settings`` are those in force."""
+
+    def __init__(
+        self, facts: NodeFacts, fleet: Fleet, *, clock: Callable[[], float], settings: Settings | None = None
+    ) -> None:
         self._facts = facts
         self._fleet = fleet
         self._clock = clock
         self.admin_refused: Callable[[], int] = lambda: 0
         """Connections that the admin endpoint has refused; set by whoever runs it."""
         self._figures_reader = FiguresReader(facts.pid)
+        self._history = History(started_s=facts.started_s)
+        self.settings_changed(settings or Settings())
+
+    def settings_changed(self, settings: Settings) -> None:
+        """Take note of the settings in force; both parts of the document are made once, not for every question."""
+        self._heartbeat_interval_s = settings.endpoint.heartbeat_interval_s
+        self._configuration = to_plain(settings)
+        self._configuration_changes = changed_from_default(settings)
+
+    def tick(self) -> None:
+        """Note what the node is doing, for ``history``; called every heartbeat interval."""
+        self._history.tick(self._fleet.workers, self._fleet.watch.lag_s, self._clock())
+
+    def history(self, after_s: float) -> dict[str, object]:
+        """Return the document of ``/history`` for the time after ``after_s`` seconds since the start."""
+        return self._history.document(after_s, interval_s=self._heartbeat_interval_s)
 
     def unhealthy(self) -> str | None:
         """Return None while every slot is served, else one line that says what is wrong."""
@@ -58,6 +85,27 @@ class NodeStatus:
             return "draining"
         idle = [str(slot.index) for slot in self._fleet.slots if not _is_ready(slot)]
         return f"no ready worker for slot {', '.join(idle)}" if idle else None
+
+    def neglected(self) -> bool:
+        """
+        Whether a slot is without a worker and nobody does anything about it.
+
+        A slot may wait because its workers die young, and processes may wait because none can be started; both waits
+        have an end. What is neither waiting, nor served, nor about to get a process, is a mistake of the supervisor,
+        which only a restart of the node mends.
+        """
+        fleet = self._fleet
+        since_s = self._clock() - NEGLECTED_AFTER_S
+        if fleet.stopping or fleet.start_at_s > since_s:
+            return False
+        vacant = sum(slot.worker is None and slot.vacant_until_s <= since_s for slot in fleet.slots)
+        return vacant > sum(worker.slot is None for worker in fleet.workers)
+
+    def line(self) -> str:
+        """Return one line for people: what is wrong, else where the node serves."""
+        facts, count = self._facts, len(self._fleet.slots)
+        serving = f"{count} {'worker serves' if count == 1 else 'workers serve'} on {', '.join(facts.listen)}"
+        return self.unhealthy() or f"{serving} as {facts.peer_id.hex()[:16]}"
 
     def pqc_provider(self) -> str | None:
         """Name of the provider the workers use, None before the first is ready."""
@@ -96,6 +144,8 @@ class NodeStatus:
             },
             "punches": punch_document(totals),
             "relay": relay_document(fleet.relay.quotas, totals, now_s),
+            "configuration": self._configuration,
+            "configuration_changes": self._configuration_changes,
         }
 
     def totals(self) -> dict[str, float]:

@@ -75,7 +75,9 @@ from antquic_server.protocol.retry_policy import RetryPolicy
 from antquic_server.protocol.retry_token import RetryTokenSealer
 from antquic_server.protocol.routing import ConnectionIdLayout, destination_connection_id_untrusted
 from antquic_server.protocol.seam.tls_context import certificate_types_untrusted
+from antquic_server.protocol.version_negotiation import offered_versions_untrusted
 from antquic_server.stats.counters import CounterSet
+from antquic_server.supervisor.admin_request import after_untrusted, names_us_untrusted
 from fuzz.forge import Forge
 from fuzz.peer_feeds import PEER_FEEDS
 from support.channels import INITIATOR_KEY, TARGET_KEY, FakeUdp, made_up_id
@@ -386,7 +388,19 @@ FEEDS: dict[str, tuple[Feed, list[bytes]]] = {
         lambda data: certificate_types_untrusted([(19, data)], 19),
         [b"\x02\x00\x02"],
     ),
+    "antquic_server.protocol.version_negotiation.offered_versions_untrusted": (
+        lambda data: offered_versions_untrusted(data, bytes(8), bytes(8)),
+        [b"\xc0\0\0\0\0\x08" + bytes(8) + b"\x08" + bytes(8) + b"\0\0\0\1"],
+    ),
     "workers.admission.Admission.judge_untrusted": (_feed_judge, DATAGRAMS),
+    "antquic_server.supervisor.admin_request.after_untrusted": (
+        lambda data: after_untrusted(data.decode("latin-1")),
+        [b"after=12.5", b"", b"after=1&after=2&x=%41"],
+    ),
+    "antquic_server.supervisor.admin_request.names_us_untrusted": (
+        lambda data: names_us_untrusted(data.decode("latin-1"), ("node.example.org",)),
+        [b"localhost:10001", b"[::1]:10001", b"node.example.org"],
+    ),
     "workers.channel_control.ChannelControl.handle_message_untrusted": (
         lambda data: CHANNEL_CONTROL.handle_message_untrusted(CONNECTION, data),
         CHANNEL_MESSAGES,

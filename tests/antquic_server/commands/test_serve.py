@@ -17,6 +17,7 @@ from antquic_server.certificates import self_signed_certificate
 from antquic_server.commands import serve
 from antquic_server.config.model import Settings
 from antquic_server.errors import ConfigurationError
+from antquic_server.identity import create_identity
 
 
 class _FakeSupervisor(ModuleType):
@@ -139,3 +140,50 @@ def test_configuration_can_be_read_again(supervisor: _FakeSupervisor, tmp_path: 
     path.write_text("[relay]\nmax_sessions = 0\n")
     with pytest.raises(ConfigurationError, match="max_sessions"):
         supervisor.reloads[0]()
+
+
+def test_check_starts_nothing_and_makes_nothing(
+    supervisor: _FakeSupervisor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line says where the node would listen; a missing key is no mistake, and stays missing."""
+    path = tmp_path / "node.pem"
+    assert cli.main(["serve", "--check", "--identity", str(path), "--listen", "127.0.0.1:7"]) == 0
+
+    line = capsys.readouterr().out
+    assert line == f"the configuration is fine: 127.0.0.1:7 with a new node key in {path}\n"
+    assert supervisor.calls == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_names_the_peer_id_of_the_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """So that whoever deploys sees that the node stays itself."""
+    path = tmp_path / "node.pem"
+    identity = create_identity(path)
+    assert cli.main(["serve", "--check", "--identity", str(path)]) == 0
+
+    assert f"peer id {identity.peer_id.hex()}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "words"),
+    [
+        ('[endpoint]\nworkers = "two"\n', 2, "endpoint.workers"),
+        ('[identity]\nfile = "{directory}/broken.pem"\n', 3, "broken.pem"),
+        ('[tls]\ncertificate = "{directory}/broken.pem"\nprivate_key = "{directory}/broken.pem"\n', 3, "broken.pem"),
+    ],
+)
+def test_check_says_what_is_wrong_as_the_node_would(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lines: str, code: int, words: str
+) -> None:
+    """With the same exit codes: the settings, a node key and a certificate that are none."""
+    (tmp_path / "broken.pem").write_text("no PEM")
+    path = tmp_path / "node.toml"
+    path.write_text(lines.replace("{directory}", str(tmp_path)))
+    arguments = ["serve", "--check", "--config", str(path)]
+    if "identity" not in lines:
+        arguments += ["--identity", str(tmp_path / "new.pem")]
+
+    assert cli.main(arguments) == code
+    written = capsys.readouterr()
+    assert words in written.err
+    assert written.out == ""

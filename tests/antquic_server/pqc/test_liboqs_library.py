@@ -50,7 +50,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(liboqs_library, "_candidates", lambda: iter(versions))
         monkeypatch.setattr(ctypes, "CDLL", FakeLibrary)
         monkeypatch.setattr(ctypes, "CFUNCTYPE", lambda *_types: lambda _symbol: lambda: None)
-        monkeypatch.setattr(liboqs_library, "_version_of", lambda library: versions[library.name])
+        monkeypatch.setattr(liboqs_library, "version_of", lambda library: versions[library.name])
         monkeypatch.setattr(importlib.util, "find_spec", lambda _name: object() if module else None)
         monkeypatch.setattr(importlib, "import_module", lambda _name: module)
 
@@ -170,7 +170,7 @@ def test_version_of_another_library_is_empty() -> None:
         library = ctypes.CDLL(LOADABLE)
     except OSError:
         pytest.skip("not a glibc system")
-    assert liboqs_library._version_of(library) == ""
+    assert liboqs_library.version_of(library) == ""
 
 
 def run_auto(environment: dict[str, str]) -> tuple[str, str]:

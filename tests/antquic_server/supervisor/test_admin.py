@@ -29,6 +29,10 @@ class View:
         """Return a small document."""
         return {"node": {"workers": 2}}
 
+    def history(self, after_s: float) -> dict[str, object]:
+        """Return what was asked for."""
+        return {"after_s": after_s}
+
     def metrics(self) -> bytes:
         """Return a small page."""
         return b"antquic_retries_total 1\n"
@@ -60,6 +64,23 @@ def test_pages_have_their_content_types() -> None:
     assert (metrics.status, metrics.content_type) == (200, prometheus.CONTENT_TYPE)
 
 
+def test_history_is_asked_from_a_moment_on() -> None:
+    """Whoever has the older part asks for what came after it."""
+    assert json.loads(respond(View(), "GET", "/history?after=17.25").body) == {"after_s": 17.25}
+    assert json.loads(respond(View(), "GET", "/history").body) == {"after_s": 0}
+
+
+def test_status_page_has_the_policy_of_its_scripts() -> None:
+    """Other answers are no pages, and may do nothing at all."""
+    page = respond(View(), "GET", "/")
+
+    assert page.content_type == "text/html; charset=utf-8"
+    assert page.body.startswith(b"<!doctype html>")
+    assert "script-src 'sha256-" in page.policy
+    for target in ("/status", "/healthz", "/metrics", "/nothing"):
+        assert respond(View(), "GET", target).policy == "default-src 'none'; frame-ancestors 'none'"
+
+
 def test_peer_is_shown_with_its_nat() -> None:
     """And its connections; the id as the node writes it."""
     document = json.loads(respond(View(), "GET", f"/peers/{ALICE}").body)
@@ -76,7 +97,13 @@ def test_peer_is_shown_with_its_nat() -> None:
         (f"/peers/{ALICE}0", 400),
         ("/peers/" + "zz" * 32, 400),
         (f"/peers/{ALICE}/x", 400),
-        ("/", 404),
+        ("/", 200),
+        ("/?x", 200),
+        ("/history", 200),
+        ("/history?after=17.25", 200),
+        ("/history?after=soon", 400),
+        ("/index.html", 404),
+        ("/style.css", 404),
         ("/status/", 404),
         ("*", 404),
         ("http://elsewhere/status", 404),
@@ -131,7 +158,7 @@ def play(story: Callable[[Connect, AdminServer], Awaitable[None]]) -> None:
         clients: list[Client] = []
         with socket.create_server(("127.0.0.1", 0)) as sock:
             sock.setblocking(False)
-            server = AdminServer(View())
+            server = AdminServer(View(), names=("node.example.org",))
             await server.start(sock)
 
             async def connect() -> Client:
@@ -155,14 +182,57 @@ def test_one_connection_serves_many_requests() -> None:
 
     async def story(connect: Connect, server: AdminServer) -> None:
         client = await connect()
-        for byte in b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n":
+        for byte in b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n":
             await client.say(bytes([byte]))
         assert (await client.answer())[::2] == (200, b"ok\n")
-        await client.say(b"GET /status HTTP/1.1\r\nHost: a\r\n\r\nGET /none HTTP/1.1\r\nHost: a\r\n\r\n")
+        await client.say(
+            b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\nGET /none HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        )
         assert json.loads((await client.answer())[2]) == {"node": {"workers": 2}}
         assert (await client.answer())[0] == 404
-        await client.say(b"HEAD /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        await client.say(b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert (await client.reader.read()).endswith(b"\r\n\r\n")
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:10001", 200),
+        ("[::1]:10001", 200),
+        ("localhost", 200),
+        ("node.example.org:10001", 200),
+        ("elsewhere.example:10001", 421),
+        ("127.0.0.1.elsewhere.example", 421),
+    ],
+)
+def test_strange_names_are_not_answered(host: str, status: int) -> None:
+    """A name that only resolves to this machine is a stranger's page in our browser; no page reads from others."""
+
+    async def story(connect: Connect, server: AdminServer) -> None:
+        for target in ("/", "/status", "/metrics", "/peers/" + ALICE):
+            client = await connect()
+            request = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\n\r\n"
+            await client.say(request.encode())
+            code, headers, body = await client.answer()
+            assert code == status
+            assert ("admin.names" in body.decode()) == (status == 421)
+            assert not [name for name in headers if name.startswith("access-control")]
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["cross-origin-resource-policy"] == "same-origin"
+            assert "frame-ancestors 'none'" in headers["content-security-policy"]
+
+    play(story)
+
+
+def test_old_clients_need_no_name() -> None:
+    """HTTP/1.0 has no Host; browsers do not speak it."""
+
+    async def story(connect: Connect, server: AdminServer) -> None:
+        client = await connect()
+        await client.say(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert (await client.answer())[0] == 200
 
     play(story)
 
@@ -172,10 +242,10 @@ def test_one_connection_serves_many_requests() -> None:
     [
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
         (b"GET /status HTTP/1.1\r\n\r\n", 400),
-        (b"GET /status HTTP/1.1\r\nHost: a\r\n" + b"X: " + b"y" * 9000, 431),
-        (b"GET /status HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 413),
-        (b"GET /status HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", 413),
-        (b"POST /status HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 405),
+        (b"GET /status HTTP/1.1\r\nHost: localhost\r\n" + b"X: " + b"y" * 9000, 431),
+        (b"GET /status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc", 413),
+        (b"GET /status HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", 413),
+        (b"POST /status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 405),
     ],
 )
 def test_bad_requests_get_an_answer(request_bytes: bytes, status: int) -> None:
@@ -212,17 +282,17 @@ def test_too_many_clients_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> No
     async def story(connect: Connect, server: AdminServer) -> None:
         held = [await connect(), await connect()]
         for client in held:
-            await client.say(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            await client.say(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await client.answer()
         assert await (await connect()).is_closed()
         assert server.refused == 1
         held[0].writer.close()
         # Two answers on the other connection: the server has had time to see the first one leave.
         for _ in range(2):
-            await held[1].say(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            await held[1].say(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await held[1].answer()
         client = await connect()
-        await client.say(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        await client.say(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await client.answer())[0] == 200
 
     play(story)
@@ -233,9 +303,12 @@ def test_stopping_ends_idle_connections() -> None:
 
     async def story(connect: Connect, server: AdminServer) -> None:
         client = await connect()
-        await client.say(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        await client.say(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await client.answer()
+        reported: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context["message"]))
         await server.stop()
         assert await client.is_closed()
+        assert reported == [], "a page that is open when the node ends is no error"
 
     play(story)

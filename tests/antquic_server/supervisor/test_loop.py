@@ -6,12 +6,13 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from antquic_server.supervisor.history import COLUMNS
 from support.fake_node import FakeNode
 from support.fake_worker import UNWANTED_LINE
 from support.waiting import wait_until
@@ -71,6 +72,24 @@ def test_killed_worker_is_replaced_by_the_spare_and_counters_do_not_go_back() ->
         assert (row["generation"], row["restarts"]) == (2, 1)
         assert node.status()["totals"]["worker_restarts|crashed"] == 1
         assert node.ask("/peers/" + "00" * 32)[0] == 200
+
+
+def test_history_grows_while_the_node_runs() -> None:
+    """A point a second, with the rate of what the workers count; the rest can be asked for later."""
+    with FakeNode(FAST) as node:
+
+        def history(query: str = "") -> dict[str, Any]:
+            document: dict[str, Any] = json.loads(node.ask(f"/history{query}")[1])
+            return document
+
+        wait_until(lambda: len(history()["t_s"]) >= 3, timeout_s=PATIENCE_S, what="points")
+        first = history()
+        assert {len(first[name]) for name in COLUMNS} == {len(first["t_s"])}
+        assert first["t_s"] == sorted(first["t_s"])
+        last_s = first["t_s"][-1]
+        wait_until(lambda: history(f"?after={last_s}")["t_s"], timeout_s=PATIENCE_S, what="later points")
+        assert min(history(f"?after={last_s}")["t_s"]) > last_s
+        assert node.ask("/history?after=x")[0] == 400
 
 
 def test_totals_never_decrease_under_repeated_kills() -> None:
@@ -288,6 +307,10 @@ def test_limits_change_while_the_node_runs(tmp_path: Path) -> None:
 
         assert relay(node)["limits"]["max_sessions"] == 1
         assert relay(node)["limits"]["port_range"] == [49152, 65535]
+        configuration, changes = (node.status()[part] for part in ("configuration", "configuration_changes"))
+        assert configuration["relay"]["max_sessions"] == 1
+        assert changes["relay.max_sessions"] == 1000
+        assert "relay.port_range" not in changes, "what waits for a restart is not in force"
         assert "relay.max_sessions" in line
         assert "relay.port_range" in line
         assert node.worker_pids() == before
@@ -326,3 +349,84 @@ def test_node_that_drains_does_not_read_its_configuration(tmp_path: Path) -> Non
         wait_until(lambda: said(node, "draining"), timeout_s=5, what="drain")
         node.signal(signal.SIGHUP)
         wait_until(lambda: said(node, "configuration not read again"), timeout_s=5, what="log line")
+
+
+class Manager:
+    """A service manager's socket: what the node has said to it, one list of lines for each datagram."""
+
+    def __init__(self, path: Path) -> None:
+        self.said: list[list[str]] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+
+    def heard(self, first_line: str) -> list[list[str]]:
+        """Return the messages that begin with this line, by now."""
+        with suppress(BlockingIOError):
+            while True:
+                self.said.append(self._socket.recv(4096).decode().split("\n"))
+        return [lines for lines in self.said if lines[0].startswith(first_line)]
+
+
+@contextmanager
+def managed(tmp_path: Path, *settings: str) -> Iterator[tuple[FakeNode, Manager]]:
+    """A node that a service manager with a watchdog of 0.4 s has started, serving."""
+    path = tmp_path / "notify"
+    manager = Manager(path)
+    environment = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "400000", "ANTQUIC_CONFIG": str(tmp_path / "node.toml")}
+    (tmp_path / "node.toml").write_text("")
+    try:
+        with FakeNode((*FAST, *settings), environment=environment) as node:
+            node.wait_for_slots(2)
+            yield node, manager
+    finally:
+        manager.close()
+
+
+def test_service_manager_hears_ready_reload_and_stop(tmp_path: Path) -> None:
+    """Once each, in order; ready not before the ready line's moment, and again after a reload."""
+    with managed(tmp_path) as (node, manager):
+        ((ready, status),) = wait_until(lambda: manager.heard("READY=1"), timeout_s=PATIENCE_S, what="ready")
+        assert ready == "READY=1"
+        assert status.startswith("STATUS=2 workers serve on 127.0.0.1:")
+        node.signal(signal.SIGHUP)
+        wait_until(lambda: len(manager.heard("READY=1")) == 2, timeout_s=PATIENCE_S, what="second ready")
+        ((_, monotonic),) = manager.heard("RELOADING=1")
+        assert 0 < int(monotonic.removeprefix("MONOTONIC_USEC=")) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        node.signal(signal.SIGTERM)
+        assert node.wait() == 0
+        (stopping,) = manager.heard("STOPPING=1")
+        assert stopping[1:] == ["STATUS=draining", "EXTEND_TIMEOUT_USEC=5000000"]
+
+
+def test_watchdog_is_fed_from_the_loop_only(tmp_path: Path) -> None:
+    """While the loop turns, signs of life come; a supervisor that is frozen gives none."""
+    with managed(tmp_path) as (node, manager):
+        wait_until(lambda: len(manager.heard("WATCHDOG=1")) >= 3, timeout_s=PATIENCE_S, what="signs of life")
+        node.signal(signal.SIGSTOP)
+        wait_until(lambda: _state_of(node.process.pid) == "T", timeout_s=PATIENCE_S, what="the process to stand still")
+        before = len(manager.heard("WATCHDOG=1"))
+        time.sleep(1.2)  # three periods: long enough for six more
+        assert len(manager.heard("WATCHDOG=1")) == before
+        node.signal(signal.SIGCONT)
+        wait_until(lambda: len(manager.heard("WATCHDOG=1")) > before, timeout_s=PATIENCE_S, what="signs of life again")
+
+
+def test_service_manager_is_told_of_a_lost_worker(tmp_path: Path) -> None:
+    """The status line changes, and changes back; workers know nothing of the manager."""
+    # Without a spare the slot is vacant for as long as a process takes to start: more than one look.
+    with managed(tmp_path, "endpoint.standby_workers=0") as (node, manager):
+        victim = node.worker_pids()[0]
+        assert b"NOTIFY_SOCKET" not in Path(f"/proc/{victim}/environ").read_bytes()
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: manager.heard("STATUS=no ready worker for slot 0"), timeout_s=PATIENCE_S, what="bad news")
+        wait_until(lambda: manager.heard("STATUS=2 workers serve"), timeout_s=PATIENCE_S, what="good news")
+
+
+def _state_of(pid: int) -> str:
+    """Return the state letter of a process, as /proc has it."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

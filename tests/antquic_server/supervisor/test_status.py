@@ -1,13 +1,14 @@
 """Tests of what the node says about itself, over a fleet of pretended processes."""
 
 import platform
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from antquic_server import __version__
-from antquic_server.config.model import RelaySettings
+from antquic_server.config.model import RelaySettings, Settings, to_plain
 from antquic_server.ipc.messages import Heartbeat, Ready
 from antquic_server.stats.merge import RetiredTotals
 from antquic_server.supervisor.directory import Directory, PeerConnection
@@ -89,6 +90,7 @@ class PretendedFleet:
         )
         self.restarts = {EndReason.FROZEN: 1}
         self.stopping = False
+        self.start_at_s = 0.0
         self.watch = SimpleNamespace(lag_s=0.25)
         self.ipc_dropped = 6
         self.ready_count = 1
@@ -165,7 +167,39 @@ def test_document_has_all_sections() -> None:
     totals = document["totals"]
     assert isinstance(totals, dict)
     assert not [key for key in totals if key.startswith(("loop_delay_s", "process_"))]
-    assert list(document) == ["node", "workers", "spares", "totals", "directory", "punches", "relay"]
+    assert list(document) == [
+        "node",
+        "workers",
+        "spares",
+        "totals",
+        "directory",
+        "punches",
+        "relay",
+        "configuration",
+        "configuration_changes",
+    ]
+
+
+def test_configuration_is_that_in_force() -> None:
+    """Every setting, those that differ from the defaults with the default; after a reload, the new ones."""
+    status = status_of(PretendedFleet())
+    assert status.document()["configuration"] == to_plain(Settings())
+    assert status.document()["configuration_changes"] == {}
+
+    changed = replace(Settings(), relay=RelaySettings(max_sessions=7, denied_targets=("192.0.2.0/24",)))
+    status.settings_changed(changed)
+    assert status.document()["configuration"] == to_plain(changed)
+    assert status.document()["configuration_changes"] == {"relay.max_sessions": 1000, "relay.denied_targets": []}
+
+
+def test_history_is_of_the_fleet() -> None:
+    """The connections of the workers, and the larger of their lag and that of the supervisor."""
+    status = status_of(PretendedFleet())
+    status.tick()
+    history = status.history(0.0)
+
+    assert (history["t_s"], history["connections"], history["loop_lag_s"]) == ([10.0], [4], [0.25])
+    assert status.history(10.0)["t_s"] == []
 
 
 def test_totals_include_the_dead_and_the_supervisor() -> None:
@@ -255,3 +289,32 @@ def test_peers_are_listed_with_their_slots() -> None:
     ]
     assert status.peer(bytes(32)) == []
     assert status.nat_mapping(PEER) == status.nat_mapping(bytes(32)) == "unknown"
+
+
+def test_slot_is_neglected_only_when_nobody_is_on_the_way() -> None:
+    """A spare, a wait of the slot, a wait of new processes or a drain explain a vacant slot; nothing else does."""
+    fleet = PretendedFleet()
+    status = status_of(fleet)
+    assert not status.neglected()
+
+    fleet.workers = fleet.workers[:1]
+    assert status.neglected()
+    fleet.slots[1].vacant_until_s = 106.0
+    assert not status.neglected()
+    fleet.slots[1].vacant_until_s = 105.0
+    assert status.neglected()
+    fleet.start_at_s = 106.0
+    assert not status.neglected()
+    fleet.start_at_s = 100.0
+    fleet.stopping = True
+    assert not status.neglected()
+
+
+def test_line_says_what_is_wrong_or_where_it_serves() -> None:
+    """As `systemctl status` shows it."""
+    fleet = PretendedFleet()
+    assert status_of(fleet).line() == "no ready worker for slot 1"
+
+    fleet.workers.append(PretendedWorker(13, 1))
+    fleet.slots.fill(fleet.slots[1], cast("WorkerProcess", fleet.workers[2]))
+    assert status_of(fleet).line() == f"2 workers serve on 127.0.0.1:10000 as {PEER.hex()[:16]}"

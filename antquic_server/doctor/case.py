@@ -1,0 +1,84 @@
+"""What is examined: the machine, the settings of the node on it, and the node itself where one is running."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from antquic_server.config.model import Settings
+from antquic_server.config.rules import split_listen_address
+from antquic_server.doctor.finding import Finding
+from antquic_server.doctor.machine import Machine
+from antquic_server.supervisor.cpus import UsableCpus, cpu_quota
+
+__all__ = ["MAX_WORKERS", "Case", "Check", "Topic"]
+
+MAX_WORKERS = 64
+"""What a node starts at most when the number is left to it."""
+
+
+class Topic(StrEnum):
+    """What a check is about, in the order in which they are shown."""
+
+    SOCKETS = "sockets"
+    PROCESSORS = "processors"
+    KERNEL = "kernel"
+    PYTHON = "python"
+    CRYPTOGRAPHY = "cryptography"
+    CLOCK = "clock"
+    NETWORK = "network"
+    PORTS = "ports"
+    NODE = "node"
+    REACH = "reach"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """
+    One examination.
+
+    ``configuration_error`` says why ``settings`` are the defaults although others were asked for. ``node_key`` is the
+    path of the node key. ``node_pid`` is the supervisor that serves one of the listen addresses on this machine, None
+    if nobody does. ``status`` is what the admin endpoint answered, ``status_error`` why it did not; ``admin_given``
+    tells that the user has named it.
+    """
+
+    machine: Machine
+    settings: Settings = field(default_factory=Settings)
+    configuration_error: str | None = None
+    node_key: str = ""
+    node_pid: int | None = None
+    status: Mapping[str, object] | None = None
+    status_error: str = ""
+    admin_given: bool = False
+
+    def cpus(self) -> UsableCpus:
+        """Return the CPUs the node may use, by affinity and quota, as it finds them itself."""
+        root = self.machine.root
+        quota = cpu_quota(root / "sys/fs/cgroup", root / "proc/self/cgroup")
+        return UsableCpus(numbers=self.machine.affinity(), quota=quota)
+
+    def workers(self) -> int:
+        """Return how many workers the node has or would have."""
+        return self.settings.endpoint.workers or min(MAX_WORKERS, self.cpus().count)
+
+    def listen_ports(self) -> list[int]:
+        """Return the UDP ports the node listens on, without duplicates; 0 stands for a free one."""
+        addresses = (split_listen_address("settings", "listen", text) for text in self.settings.endpoint.listen)
+        return list(dict.fromkeys(port for _, port in addresses))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """
+    One question about the machine.
+
+    ``looks_at`` says what is looked at, ``why`` why it matters, ``effect`` what it costs, measured, with the command;
+    empty where nothing was measured. ``examine`` answers; it may raise CannotTellError.
+    """
+
+    name: str
+    topic: Topic
+    looks_at: str
+    why: str
+    effect: str = ""
+    examine: Callable[[Case], Finding]
