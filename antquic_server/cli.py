@@ -56,8 +56,6 @@ COMMANDS: dict[str, _Command] = {
     "config": config,
     "doctor": doctor,
     "tune": tune,
-    "log": log,
-    "qlog": qlog,
     "peer": peer,
     "bench": bench,
     "natlab": natlab,
