@@ -140,6 +140,7 @@ class Control:
         self._interval_s = worker.heartbeat_interval_s
         worker.endpoint.start()
         worker.relay.start()
+        worker.talkers.start()
         self.stage = Stage.SERVING
         self._channel.send(
             Ready(
@@ -175,6 +176,7 @@ class Control:
         self._timer.cancel()
         if self._worker is not None:
             self._worker.relay.stop()
+            self._worker.talkers.stop()
             self._worker.endpoint.stop()
         if not self._stopped.done():
             self._stopped.set_result(exit_code)

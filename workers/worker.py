@@ -46,6 +46,7 @@ from workers.relay_streams import RelayStreams
 from workers.service import BasicService, Service
 from workers.strangers import Strangers
 from workers.surroundings import EndpointLimits, Hooks
+from workers.talkers import TalkerReports
 
 HANDSHAKE_TIMEOUT_BASE_S = 5.0
 """Times ``pqc.handshake_timeout_multiplier``: long enough for three retransmissions of a lost Initial."""
@@ -68,6 +69,7 @@ class Worker:
     coordination: Coordination
     relay: Relay
     relay_streams: RelayStreams
+    talkers: TalkerReports
     pool: PqcPool
     tally: Tally
     counters: CounterSet
@@ -180,6 +182,7 @@ def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) 
         endpoint=endpoint,
         coordination=coordination,
         relay_streams=relay_streams,
+        talkers=TalkerReports(endpoint.connections, hooks.tell_hub, loop),
         relay=build_relay(
             assign,
             settings,

@@ -29,6 +29,7 @@ The conversation, as a timeline (S supervisor, W worker; one channel per worker)
     W → S  ChannelEnded      the owner says that one has ended
     S → W  ChannelDestroy    the owner is to end one
     S → W  ChannelClosedOut  a peer here is to be told that a channel has ended
+    W → S  TopTalkers        the peers that move the most bytes here, every two seconds
     S → W  LimitsChanged     limits that may change while the node runs
     S → W  Drain             stop accepting, close connections, then leave
     W → S  Drained           nothing is left; the process exits
@@ -65,6 +66,7 @@ from antquic_server.ipc.relay_messages import (
     RelayShare,
     RelayUsage,
 )
+from antquic_server.ipc.talker_messages import TopTalkers
 
 VERSION = 1
 
@@ -298,6 +300,7 @@ Message = (
     | ChannelDestroy
     | ChannelClosedOut
     | RelayAddress
+    | TopTalkers
 )
 
 KINDS: dict[int, type[Message]] = {
@@ -333,5 +336,6 @@ KINDS: dict[int, type[Message]] = {
     39: ChannelDestroy,
     40: ChannelClosedOut,
     45: RelayAddress,
+    55: TopTalkers,
 }
 """Wire number of each message; numbers are never reused."""

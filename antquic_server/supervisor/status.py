@@ -9,6 +9,7 @@ The document of ``/status``::
     totals     counters and gauges of the whole node, keys as in ``stats.counters``
     directory  peers, connections, dropped
     relay      sessions, delivered bytes, introductions, refusals, canaries, quota and limits (``relay_status``)
+    talkers    the peers that move the most bytes, the busiest first (``talkers``)
 """
 
 from collections.abc import Callable
@@ -89,6 +90,7 @@ class NodeStatus:
                 "dropped": fleet.directory.dropped,
             },
             "relay": relay_document(fleet.relay.quotas, totals, now_s),
+            "talkers": fleet.talkers.document(),
         }
 
     def totals(self) -> dict[str, float]:

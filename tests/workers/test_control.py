@@ -111,6 +111,10 @@ class FakeWorker:
             stop=lambda: self.endpoint.calls.append("stop relay"),
             drain=lambda: self.endpoint.calls.append("drain relay"),
         )
+        self.talkers = SimpleNamespace(
+            start=lambda: self.endpoint.calls.append("start talkers"),
+            stop=lambda: self.endpoint.calls.append("stop talkers"),
+        )
 
     def snapshot(self, loop_lag_s: float) -> dict[str, float]:
         """Some counters."""
@@ -191,7 +195,7 @@ def test_assignment_makes_it_serve() -> None:
             it.supervisor.send(ASSIGN)
             ready = await it.first(Ready)
             assert ready == Ready(slot=3, generation=2, pqc_provider="made-up", offloads=["gro"])
-            assert it.worker.endpoint.calls == ["start", "start relay"]
+            assert it.worker.endpoint.calls == ["start", "start relay", "start talkers"]
             assert it.control.stage is Stage.SERVING
 
     run(story())
@@ -410,9 +414,11 @@ def test_drain_closes_reports_and_ends() -> None:
             assert it.worker.endpoint.calls == [
                 "start",
                 "start relay",
+                "start talkers",
                 "drain relay",
                 ("drain", 0x4E5B02, "PeerShutdown"),
                 "stop relay",
+                "stop talkers",
                 "stop",
             ]
             assert it.control.stage is Stage.STOPPED
@@ -444,7 +450,14 @@ def test_end_of_the_channel_ends_the_worker() -> None:
             await it.first(Ready)
             it.supervisor.close()
             assert await asyncio.wait_for(it.stopped, 5.0) == 1
-            assert it.worker.endpoint.calls == ["start", "start relay", "stop relay", "stop"]
+            assert it.worker.endpoint.calls == [
+                "start",
+                "start relay",
+                "start talkers",
+                "stop relay",
+                "stop talkers",
+                "stop",
+            ]
 
     run(story())
 

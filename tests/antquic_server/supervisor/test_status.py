@@ -15,6 +15,7 @@ from antquic_server.supervisor.process import EndReason, ProcessFigures, WorkerP
 from antquic_server.supervisor.relay_quotas import RelayQuotas
 from antquic_server.supervisor.slots import SlotTable
 from antquic_server.supervisor.status import NodeFacts, NodeStatus
+from antquic_server.supervisor.talkers import TalkerBoard
 from antquic_server.supervisor.target_limits import Limit
 
 PEER = bytes(range(32))
@@ -82,6 +83,7 @@ class PretendedFleet:
             quotas=RelayQuotas(RelaySettings(), 100.0),
             counters=lambda: {"relay_refusals|channel|open_rate": 2, "relay_misreports": 0},
         )
+        self.talkers = TalkerBoard(self.directory, clock=lambda: 110.0)
         self.restarts = {EndReason.FROZEN: 1}
         self.stopping = False
         self.watch = SimpleNamespace(lag_s=0.25)
@@ -149,7 +151,8 @@ def test_document_has_all_sections() -> None:
     assert isinstance(relay, dict)
     assert relay["introductions"] == {"direct": 8, "relayed": 1}
     assert relay["refusals"] == {"channel": {"open_rate": 2}, "stream": {}}
-    assert list(document) == ["node", "workers", "spares", "totals", "directory", "relay"]
+    assert list(document) == ["node", "workers", "spares", "totals", "directory", "relay", "talkers"]
+    assert document["talkers"] == []
 
 
 def test_totals_include_the_dead_and_the_supervisor() -> None:
