@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from antquic_server import __version__
-from antquic_server.commands import bench, identity, natlab, peer, serve, status
+from antquic_server.commands import bench, identity, natlab, peer, serve, status, top
 from antquic_server.errors import AntQuicError, ConfigurationError, ExitCode, UsageError
 
 __all__ = ["main"]
@@ -48,6 +48,7 @@ COMMANDS = {
     "status": _Command(
         summary=status.SUMMARY, examples=status.EXAMPLES, add_arguments=status.add_arguments, run=status.run
     ),
+    "top": _Command(summary=top.SUMMARY, examples=top.EXAMPLES, add_arguments=top.add_arguments, run=top.run),
     "identity": _Command(
         summary=identity.SUMMARY,
         examples=identity.EXAMPLES,

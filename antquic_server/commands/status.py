@@ -21,7 +21,7 @@ from antquic_server.config.load import load_settings
 from antquic_server.config.rules import split_listen_address
 from antquic_server.errors import AdminUnreachableError, ConfigurationError
 
-__all__ = ["add_arguments", "admin_url", "fetch_status", "run"]
+__all__ = ["add_arguments", "admin_url", "chosen_admin", "fetch_status", "run"]
 
 SUMMARY = "show what a running node is doing"
 
@@ -49,10 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the status of a node; returns the exit code."""
-    host, port = admin_url(arguments.admin) if arguments.admin is not None else _configured_admin()
+    host, port = chosen_admin(arguments.admin)
     status = fetch_status(host, port)
     print(json.dumps(status, indent=2) if arguments.json else render_status(status))
     return 0
+
+
+def chosen_admin(option: str | None) -> tuple[str, int]:
+    """Return host and port of ``--admin``, or of the configuration where that was not given."""
+    return admin_url(option) if option is not None else _configured_admin()
 
 
 def admin_url(text: str) -> tuple[str, int]:
