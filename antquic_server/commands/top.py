@@ -64,10 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
         return fetch_status(host, port)
 
     # A node that is not there from the beginning is a mistake in the address more often than not.
-    screen.take(Answer(at_s=time.monotonic(), document=fetch()))
+    screen.take(Answer(document=fetch(), at_s=time.monotonic()))
     if arguments.once or not console.is_terminal:
         time.sleep(interval_s)
-        screen.take(Answer(at_s=time.monotonic(), document=fetch()))
+        screen.take(Answer(document=fetch(), at_s=time.monotonic()))
         console.print(screen.frame(console.width, None))
         return 0
     with Terminal(sys.stdin.fileno()) as terminal:

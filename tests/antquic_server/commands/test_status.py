@@ -65,6 +65,17 @@ def test_status_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == ANSWER
 
 
+def test_rates_are_taken_between_two_answers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --rates the node is asked twice."""
+    monkeypatch.setattr(status, "RATES_S", 0.05)
+    with answering(json.dumps(ANSWER).encode()) as url:
+        assert cli.main(["status", "--rates", "--admin", url]) == 0
+
+    assert "(0 handshakes in flight), 0/s handshakes\n" in capsys.readouterr().out
+
+
 def _free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
