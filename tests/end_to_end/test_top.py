@@ -113,7 +113,12 @@ class Screen:
 
     def end(self) -> int:
         """Return the exit code of a program that is about to end."""
-        wait_until(lambda: (self.read(), self.process.poll() is not None)[1], timeout_s=PATIENCE_S, what="end")
+
+        def ended() -> bool:
+            self.read()
+            return self.process.poll() is not None
+
+        wait_until(ended, timeout_s=PATIENCE_S, what="end")
         self.read()
         return self.process.returncode
 

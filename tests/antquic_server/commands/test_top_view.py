@@ -238,7 +238,7 @@ def test_rows_that_are_left_out_are_counted() -> None:
 
 def test_older_node_without_the_newer_sections() -> None:
     """What it does not say is not shown, or unknown."""
-    bare = {"node": {}, "workers": [], "totals": {}, "directory": {}}
+    bare: dict[str, Any] = {"node": {}, "workers": [], "totals": {}, "directory": {}}
     lines = frame(Answer(at_s=12.0, document=bare), None)
 
     assert lines[0].startswith("antquic-server -  serving -  -")
