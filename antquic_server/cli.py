@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from antquic_server import __version__
-from antquic_server.commands import bench, identity, natlab, peer, serve, status, top
+from antquic_server.commands import bench, identity, natlab, peer, profile, serve, status, top
 from antquic_server.errors import AntQuicError, ConfigurationError, ExitCode, UsageError
 
 __all__ = ["main"]
@@ -49,6 +49,9 @@ COMMANDS = {
         summary=status.SUMMARY, examples=status.EXAMPLES, add_arguments=status.add_arguments, run=status.run
     ),
     "top": _Command(summary=top.SUMMARY, examples=top.EXAMPLES, add_arguments=top.add_arguments, run=top.run),
+    "profile": _Command(
+        summary=profile.SUMMARY, examples=profile.EXAMPLES, add_arguments=profile.add_arguments, run=profile.run
+    ),
     "identity": _Command(
         summary=identity.SUMMARY,
         examples=identity.EXAMPLES,

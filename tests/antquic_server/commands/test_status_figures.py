@@ -10,7 +10,7 @@ from antquic_server.stats.counters import METRICS
 
 def document(*, uptime_s: float = 100.0, pid: int = 1, **facts: Any) -> dict[str, Any]:
     """An answer of a node with two workers that have done nothing."""
-    workers = [{"slot": slot, "heartbeat_age_s": 0.1, "counters": {}} for slot in (0, 1)]
+    workers: list[dict[str, Any]] = [{"slot": slot, "heartbeat_age_s": 0.1, "counters": {}} for slot in (0, 1)]
     return {"node": {"pid": pid, "peer_id": "ab", "uptime_s": uptime_s}, "workers": workers, "totals": {}, **facts}
 
 

@@ -1,0 +1,149 @@
+"""
+Gets a piece of Python executed in a running process, with gdb and the library that memray brings for that.
+
+The process stands still while gdb looks for its symbols: about a third of a second here. A supervisor takes a worker
+that is silent for ``endpoint.heartbeat_timeout_s`` for dead. So gdb is kept from reading what it does not need (debug
+information kept apart from the programs doubles the time alone), it goes before everything else where that may be
+arranged, and it is told to let go when it takes longer than STANDSTILL_LIMIT_S: it takes its breakpoints out first.
+"""
+
+import importlib.resources
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from antquic_server.errors import ProfileError, ProfilerUnavailableError
+from antquic_server.profiling.target import is_stopped, program_or_fail
+
+__all__ = ["GDB_HINT", "inject"]
+
+STANDSTILL_LIMIT_S: Final = 1.0
+"""Two thirds of the time after which a silent worker is replaced, by default."""
+
+ATTACH_TIMEOUT_S: Final = 30.0
+"""A busy worker is met by the breakpoints at once, an idle one at its next heartbeat."""
+
+LET_GO_S: Final = 5.0
+POLL_S: Final = 0.002
+PRIORITY: Final = -10
+
+GDB_HINT: Final = "apt-get install gdb, or dnf install gdb"
+
+_RTLD_NOW: Final = 2
+
+
+def inject(pid: int, code: str, listener: socket.socket) -> float:
+    """
+    Have ``code`` executed in process ``pid``; returns for how many seconds the process stood still.
+
+    ``listener`` listens on 127.0.0.1; the process fetches the code there. It runs on a thread of its own.
+
+    Raises:
+        ProfilerUnavailableError: gdb is missing, or may not look into the process.
+        ProfileError: The process cannot be attached to, or would have stood still for too long.
+    """
+    gdb = program_or_fail("gdb", GDB_HINT)
+    port = listener.getsockname()[1]
+    process = subprocess.Popen(
+        _command(gdb, pid, port),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+    )
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, process.pid, PRIORITY)
+    try:
+        standstill_s = _watch(process, pid)
+        said = process.communicate()[0]
+    finally:
+        _let_go(process)
+    if process.returncode != 0 or ' "SUCCESS"' not in said:
+        raise _explain(pid, said)
+    _hand_over(listener, code)
+    return standstill_s
+
+
+def _command(gdb: str, pid: int, port: int) -> Sequence[str]:
+    script = importlib.resources.files("memray") / "commands" / "_attach.gdb"
+    library = next((Path(str(importlib.resources.files("memray")))).glob("_inject.*.so"), None)
+    if library is None:
+        raise ProfilerUnavailableError("this memray has no library to attach with: pip install 'memray<1.21'")
+    early = [
+        "set debug-file-directory /nonexistent",
+        "set auto-solib-add off",
+        "set auto-load off",
+        f"file /proc/{pid}/exe",
+    ]
+    late = [f"set $rtld_now={_RTLD_NOW}", f'set $libpath="{library}"', f"set $port={port}"]
+    return [
+        *(gdb, "-batch", "-nx", "-nw"),
+        *(item for command in early for item in ("-iex", command)),
+        *("-p", str(pid)),
+        *(item for command in late for item in ("-ex", command)),
+        *("-x", str(script)),
+    ]
+
+
+def _watch(process: subprocess.Popen[str], pid: int) -> float:
+    """Wait for gdb; returns how long the process stood still at a stretch, at most."""
+    longest_s = 0.0
+    since_s: float | None = None
+    started_s = time.monotonic()
+    while process.poll() is None:
+        now_s = time.monotonic()
+        if not is_stopped(pid):
+            since_s = None
+        elif since_s is None:
+            since_s = now_s
+        else:
+            longest_s = max(longest_s, now_s - since_s)
+        if longest_s > STANDSTILL_LIMIT_S:
+            _let_go(process)
+            detail = f"gdb held it for {longest_s:.1f} s and was told to let go; try when the machine is less busy"
+            raise ProfileError(pid, detail)
+        if now_s - started_s > ATTACH_TIMEOUT_S:
+            _let_go(process)
+            raise ProfileError(pid, f"gdb did not get a hold of it within {ATTACH_TIMEOUT_S:.0f} s")
+        time.sleep(POLL_S)
+    return longest_s
+
+
+def _let_go(process: subprocess.Popen[str]) -> None:
+    """End gdb if it is still there: on SIGTERM it removes its breakpoints and detaches."""
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(LET_GO_S)
+        process.kill()
+        process.wait()
+    if process.stdout is not None and not process.stdout.closed:
+        process.stdout.close()
+
+
+def _explain(pid: int, said: str) -> Exception:
+    if "ptrace: " in said or "Operation not permitted" in said:
+        return ProfilerUnavailableError(
+            f"this process may not look into process {pid}: run it as root; in a container, with CAP_SYS_PTRACE"
+        )
+    if "No such process" in said:
+        return ProfileError(pid, "there is no such process any more")
+    if "cannot open shared object" in said:
+        detail = "it cannot read the memray of this installation: is it in a container, or another user's?"
+        return ProfileError(pid, detail)
+    lines = [line for line in said.splitlines() if line.strip()]
+    return ProfileError(pid, f"gdb could not attach: {lines[-1] if lines else 'it said nothing'}")
+
+
+def _hand_over(listener: socket.socket, code: str) -> None:
+    """Give the code to the process, which has connected while gdb held it."""
+    listener.settimeout(10.0)
+    with listener.accept()[0] as connection:
+        connection.sendall(code.encode())
+        connection.shutdown(socket.SHUT_WR)
