@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from antquic_server.bench import datagram, handshake, mtu, relay, relay_plan
+from antquic_server.bench import datagram, handshake, mtu, profiled, relay, relay_plan
 from antquic_server.bench.report import Report, machine
 from antquic_server.errors import UsageError
 
@@ -40,6 +40,12 @@ BENCHMARKS: dict[str, Benchmark] = {
         options=mtu.OPTIONS,
         quick={"rounds": "1", "seconds": "1"},
         run=mtu.run,
+    ),
+    "profiled": Benchmark(
+        summary="echoes of a worker while it is profiled: py-spy, memray, and left alone",
+        options=profiled.OPTIONS,
+        quick=profiled.QUICK,
+        run=profiled.run,
     ),
     "relay": Benchmark(
         summary="channel and stream relay per CPU second: against coturn, a C forwarder and stock aioquic",

@@ -106,17 +106,15 @@ def _memory(arguments: argparse.Namespace, pid: int, seconds: int) -> int:
         leaks=arguments.leaks,
         small_objects=arguments.small_objects,
     )
-    with tempfile.TemporaryDirectory(prefix="antquic-profile-") as directory:
-        with _Waiting(f"tracking worker {pid}", seconds) as waiting:
-            result = record_memory(profile, waiting, Path(directory))
+    waiting_for = _Waiting(f"tracking worker {pid}", seconds)
+    with tempfile.TemporaryDirectory(prefix="antquic-profile-") as directory, waiting_for as waiting:
+        result = record_memory(profile, waiting, Path(directory))
     what = "allocated and not freed" if profile.leaks else "allocated at the peak"
     held = sum(weight for _, weight in result.stacks)
-    print(
-        f"{size(held)} {what} within {seconds} s; the worker stood still for {result.standstill_s * 1000:.0f} ms at first"
-    )
-    print("heaviest functions:\n")
+    print(f"{size(held)} {what} within {seconds} s; heaviest functions:\n")
     _print_heaviest(result.stacks)
-    print(f"\nwritten to {profile.output}")
+    print(f"\nthe worker stood still for {result.standstill_s * 1000:.0f} ms when it began")
+    print(f"written to {profile.output}")
     return 0
 
 
@@ -127,10 +125,9 @@ def _refuse_foreign_options(kind: str, arguments: argparse.Namespace) -> None:
     own = {"cpu": ("rate", "format", "exact", "native"), "memory": ("leaks", "small_objects")}
     for other, names in own.items():
         for name in names:
-            value = getattr(arguments, name)
-            if other != kind and value not in (None, False):
+            if other != kind and getattr(arguments, name) not in (None, False):
                 option = f"--{name.replace('_', '-')}"
-                raise ConfigurationError("command line", option, value, f"this option with profile {other} only")
+                raise ConfigurationError("command line", option, kind, f"this option with profile {other} only")
 
 
 def _whole(text: str, option: str, least: int, most: int) -> int:

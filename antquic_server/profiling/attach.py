@@ -83,7 +83,7 @@ def _command(gdb: str, pid: int, port: int) -> Sequence[str]:
     ]
     late = [f"set $rtld_now={_RTLD_NOW}", f'set $libpath="{library}"', f"set $port={port}"]
     return [
-        *(gdb, "-batch", "-nx", "-nw"),
+        *(gdb, "-batch", "-nx", "-nw", "-readnever"),
         *(item for command in early for item in ("-iex", command)),
         *("-p", str(pid)),
         *(item for command in late for item in ("-ex", command)),

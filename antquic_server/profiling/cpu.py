@@ -62,9 +62,11 @@ def record_cpu(profile: CpuProfile, waiting: Callable[[float], None]) -> list[St
     program = program_or_fail("py-spy", INSTALL_HINT)
     check_rights(profile.pid)
     options = [*([] if profile.exact else ["--nonblocking"]), *(["--native"] if profile.native else [])]
+    # Only a whole profile gets the name that was asked for.
+    part = profile.output.with_name(f".{profile.output.name}.part")
     command = [
         *(program, "record", "--pid", str(profile.pid), "--duration", str(profile.seconds)),
-        *("--rate", str(profile.rate), "--format", str(profile.format), "--output", str(profile.output), *options),
+        *("--rate", str(profile.rate), "--format", str(profile.format), "--output", str(part), *options),
     ]
     # A process group of its own: Ctrl-C is for us, who then end it in order.
     process = subprocess.Popen(
@@ -72,10 +74,12 @@ def record_cpu(profile: CpuProfile, waiting: Callable[[float], None]) -> list[St
     )
     try:
         said = _wait(process, profile.seconds, waiting)
+        if process.returncode != 0 or not part.exists():
+            raise _explain(profile.pid, said)
+        part.replace(profile.output)
     finally:
         _end(process)
-    if process.returncode != 0 or not profile.output.exists():
-        raise _explain(profile.pid, said)
+        part.unlink(missing_ok=True)
     return read_stacks(profile.output, profile.format)
 
 
