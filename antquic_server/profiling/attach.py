@@ -1,16 +1,22 @@
 """
 Gets a piece of Python executed in a running process, with gdb and the library that memray brings for that.
 
-The process stands still while gdb looks for its symbols: about a third of a second here. A supervisor takes a worker
-that is silent for ``endpoint.heartbeat_timeout_s`` for dead. So gdb is kept from reading what it does not need (debug
-information kept apart from the programs doubles the time alone), it goes before everything else where that may be
-arranged, and it is told to let go when it takes longer than STANDSTILL_LIMIT_S: it takes its breakpoints out first.
+The process stands still while gdb looks for its symbols: about a quarter of a second here. A supervisor takes a worker
+that is silent for ``endpoint.heartbeat_timeout_s`` for dead. So
+
+- gdb reads no debug information, which takes two thirds of the time;
+- it goes before everything else on the machine, where that may be arranged, as it may for root;
+- it rehearses on a process of ours, which also brings what it reads into memory: if that stands still for longer than
+  REHEARSAL_LIMIT_S, the worker is left alone.
+
+Once gdb has hold of a process it is not ended before it lets go: it is in the middle of a call in that process.
 """
 
 import importlib.resources
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,15 +28,18 @@ from antquic_server.profiling.target import is_stopped, program_or_fail
 
 __all__ = ["GDB_HINT", "inject"]
 
-STANDSTILL_LIMIT_S: Final = 1.0
-"""Two thirds of the time after which a silent worker is replaced, by default."""
+REHEARSAL_LIMIT_S: Final = 0.6
+"""Less than half of the time after which a silent worker is replaced, by default."""
 
-ATTACH_TIMEOUT_S: Final = 30.0
-"""A busy worker is met by the breakpoints at once, an idle one at its next heartbeat."""
+ATTACH_TIMEOUT_S: Final = 60.0
+"""A busy process is met by the breakpoints at once, an idle one at its next heartbeat. Longer than this gdb hangs."""
 
 LET_GO_S: Final = 5.0
 POLL_S: Final = 0.002
-PRIORITY: Final = -10
+REAL_TIME_PRIORITY: Final = 1
+NICENESS: Final = -10
+
+_STAND_IN: Final = "import time\nwhile True: time.sleep(0.01)"
 
 GDB_HINT: Final = "apt-get install gdb, or dnf install gdb"
 
@@ -48,17 +57,36 @@ def inject(pid: int, code: str, listener: socket.socket) -> float:
         ProfileError: The process cannot be attached to, or would have stood still for too long.
     """
     gdb = program_or_fail("gdb", GDB_HINT)
-    port = listener.getsockname()[1]
+    rehearsed_s = _rehearse(gdb)
+    if rehearsed_s > REHEARSAL_LIMIT_S:
+        detail = f"this machine is too busy: it would stand still for {rehearsed_s:.1f} s; try later"
+        raise ProfileError(pid, detail)
+    return _attach(gdb, pid, code, listener)
+
+
+def _rehearse(gdb: str) -> float:
+    """Do it to a process of ours that does nothing; returns for how long that stood still."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        subprocess.Popen([sys.executable, "-c", _STAND_IN], stdin=subprocess.DEVNULL) as stand_in,
+    ):
+        try:
+            return _attach(gdb, stand_in.pid, "", listener)
+        finally:
+            stand_in.kill()
+
+
+def _attach(gdb: str, pid: int, code: str, listener: socket.socket) -> float:
     process = subprocess.Popen(
-        _command(gdb, pid, port),
+        _command(gdb, pid, listener.getsockname()[1]),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # Ctrl-C is for us, who end it in order.
         process_group=0,
     )
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, process.pid, PRIORITY)
+    _hurry(process.pid)
     try:
         standstill_s = _watch(process, pid)
         said = process.communicate()[0]
@@ -68,6 +96,14 @@ def inject(pid: int, code: str, listener: socket.socket) -> float:
         raise _explain(pid, said)
     _hand_over(listener, code)
     return standstill_s
+
+
+def _hurry(pid: int) -> None:
+    """Have a process go before all others, as far as we may."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
+    with suppress(OSError):
+        os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(REAL_TIME_PRIORITY))
 
 
 def _command(gdb: str, pid: int, port: int) -> Sequence[str]:
@@ -95,29 +131,26 @@ def _watch(process: subprocess.Popen[str], pid: int) -> float:
     """Wait for gdb; returns how long the process stood still at a stretch, at most."""
     longest_s = 0.0
     since_s: float | None = None
-    started_s = time.monotonic()
-    while process.poll() is None:
-        now_s = time.monotonic()
+    deadline_s = time.monotonic() + ATTACH_TIMEOUT_S
+    while process.poll() is None and (now_s := time.monotonic()) < deadline_s:
         if not is_stopped(pid):
             since_s = None
         elif since_s is None:
             since_s = now_s
         else:
             longest_s = max(longest_s, now_s - since_s)
-        if longest_s > STANDSTILL_LIMIT_S:
-            _let_go(process)
-            detail = f"gdb held it for {longest_s:.1f} s and was told to let go; try when the machine is less busy"
-            raise ProfileError(pid, detail)
-        if now_s - started_s > ATTACH_TIMEOUT_S:
-            _let_go(process)
-            raise ProfileError(pid, f"gdb did not get a hold of it within {ATTACH_TIMEOUT_S:.0f} s")
         time.sleep(POLL_S)
+    if process.poll() is None:
+        raise ProfileError(pid, f"gdb did not get hold of it within {ATTACH_TIMEOUT_S:.0f} s")
     return longest_s
 
 
 def _let_go(process: subprocess.Popen[str]) -> None:
-    """End gdb if it is still there: on SIGTERM it removes its breakpoints and detaches."""
+    """End gdb if it is still there, after it has had time to come to an end by itself."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(LET_GO_S)
     if process.poll() is None:
+        # It removes its breakpoints and detaches.
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(LET_GO_S)
