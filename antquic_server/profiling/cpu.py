@@ -6,6 +6,7 @@ out by py-spy, which costs a part of the samples and nothing else. With ``exact`
 about a millisecond. Whatever becomes of this process, or of py-spy, the kernel lets the worker go on.
 """
 
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -25,6 +26,8 @@ GRACE_S: Final = 20.0
 """After the last sample, for py-spy to write its file; on a busy machine it reads the symbols for seconds before."""
 
 STOP_S: Final = 5.0
+
+_TITLE: Final = re.compile(r"(<text id=\"title\"[^>]*>)[^<]*(</text>)")
 
 
 class ProfileFormat(StrEnum):
@@ -76,11 +79,20 @@ def record_cpu(profile: CpuProfile, waiting: Callable[[float], None]) -> list[St
         said = _wait(process, profile.seconds, waiting)
         if process.returncode != 0 or not part.exists():
             raise _explain(profile.pid, said)
+        _entitle(profile, part)
         part.replace(profile.output)
     finally:
         _end(process)
         part.unlink(missing_ok=True)
     return read_stacks(profile.output, profile.format)
+
+
+def _entitle(profile: CpuProfile, path: Path) -> None:
+    """Write above a flame graph what it is of; py-spy writes its own command line there."""
+    if profile.format is ProfileFormat.FLAMEGRAPH:
+        title = f"antquic-server worker {profile.pid}: {profile.seconds} s at {profile.rate} Hz"
+        svg = path.read_text(encoding="utf-8", errors="replace")
+        path.write_text(_TITLE.sub(rf"\g<1>{title}\g<2>", svg, count=1), encoding="utf-8")
 
 
 def _wait(process: subprocess.Popen[str], seconds: int, waiting: Callable[[float], None]) -> str:

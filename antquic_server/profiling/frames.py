@@ -35,10 +35,14 @@ class HeavyFrame:
     total_share: float
 
 
-def heaviest(stacks: Iterable[Stack], count: int) -> list[HeavyFrame]:
-    """Return the functions that were at work themselves most often, lines of one function added up."""
+def heaviest(stacks: Iterable[Stack], count: int, *, total: bool = False) -> list[HeavyFrame]:
+    """
+    Return the functions that were at work themselves most often, lines of one function added up.
+
+    With ``total``: those that were at work, or anything they called; the widest boxes of a flame graph.
+    """
     own: dict[str, float] = {}
-    total: dict[str, float] = {}
+    with_called: dict[str, float] = {}
     whole = 0.0
     for frames, weight in stacks:
         names = [_without_line(frame) for frame in frames]
@@ -47,9 +51,12 @@ def heaviest(stacks: Iterable[Stack], count: int) -> list[HeavyFrame]:
         whole += weight
         own[names[-1]] = own.get(names[-1], 0.0) + weight
         for name in set(names):
-            total[name] = total.get(name, 0.0) + weight
-    chosen = sorted(own, key=lambda name: (-own[name], name))[:count]
-    return [HeavyFrame(name=name, self_share=own[name] / whole, total_share=total[name] / whole) for name in chosen]
+            with_called[name] = with_called.get(name, 0.0) + weight
+    shares = with_called if total else own
+    return [
+        HeavyFrame(name=name, self_share=own.get(name, 0.0) / whole, total_share=with_called[name] / whole)
+        for name in sorted(shares, key=lambda name: (-shares[name], name))[:count]
+    ]
 
 
 def stacks_of_raw(text: str) -> list[Stack]:

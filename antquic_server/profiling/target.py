@@ -5,6 +5,7 @@ import os
 import pwd
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -54,7 +55,9 @@ def check_rights(pid: int) -> None:
         raise ProfileError(pid, "there is no such process") from None
     if owner != os.geteuid():
         raise ProfilerUnavailableError(f"process {pid} belongs to {_user(owner)}: run this as root")
-    scope = PTRACE_SCOPE.read_text().strip() if PTRACE_SCOPE.exists() else "0"
+    scope = "0"
+    with suppress(FileNotFoundError):
+        scope = PTRACE_SCOPE.read_text().strip()
     if scope != "0":
         detail = f"the kernel lets only root look into other processes (kernel.yama.ptrace_scope is {scope})"
         raise ProfilerUnavailableError(f"{detail}: run this as root")

@@ -19,7 +19,7 @@ import pytest
 
 from antquic_server.profiling.frames import heaviest, stacks_of_flamegraph
 from antquic_server.profiling.target import is_stopped
-from support.node import REPOSITORY, Node, StartNode, node_environment
+from support.node import REPOSITORY, Node, node_environment, running_node
 from support.profiled import AMONG_THE_HEAVIEST, NodeLoad, documented_frames, echo_load, handshake_load
 from support.require import require
 from support.waiting import hold_for, wait_until
@@ -27,6 +27,9 @@ from support.waiting import hold_for, wait_until
 pytestmark = pytest.mark.end_to_end
 
 PATIENCE_S = 60.0
+LEAST_SHARE = 0.02
+"""Of the worker's time: half of what the documentation says of the lightest function that it names."""
+
 NO_LIMITS = (
     "limits.handshakes_per_address_per_s=1000000.0",
     "limits.handshakes_per_prefix_per_s=1000000.0",
@@ -48,10 +51,13 @@ def gdb(profilers: None) -> None:
     require(any((Path(place) / "gdb").exists() for place in os.get_exec_path()), "gdb is missing: apt-get install gdb")
 
 
-@pytest.fixture
-def busy_node(start_node: StartNode) -> Node:
-    """A node with one worker, as fast as a user's."""
-    return start_node(workers=1, echo=True, settings=NO_LIMITS, traced=False)
+@pytest.fixture(scope="module")
+def busy_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node with one worker, as fast as a user's; whatever is done to it, it is the same at the end."""
+    with running_node(tmp_path_factory.mktemp("node"), echo=True, settings=NO_LIMITS, traced=False) as node:
+        before = Unharmed(node)
+        yield node
+        before.check()
 
 
 class Unharmed:
@@ -116,10 +122,12 @@ def test_flame_graph_of_a_loaded_worker_has_the_documented_frames(
 
     svg = path.read_text(encoding="utf-8")
     assert svg.startswith("<?xml")
-    frames = heaviest(stacks_of_flamegraph(svg), AMONG_THE_HEAVIEST)
-    names = [frame.name.partition(" (")[0] for frame in frames]
-    assert set(expected) <= set(names), names
-    assert names[0] in done.stdout
+    stacks = stacks_of_flamegraph(svg)
+    shares = {
+        frame.name.partition(" (")[0]: frame.total_share for frame in heaviest(stacks, AMONG_THE_HEAVIEST, total=True)
+    }
+    assert {name: shares.get(name) for name in expected if shares.get(name, 0.0) < LEAST_SHARE} == {}
+    assert heaviest(stacks, 1)[0].name in done.stdout
     assert files_in(tmp_path) == ["cpu.svg"]
 
 
@@ -147,10 +155,10 @@ def test_memory_of_a_loaded_worker(busy_node: Node, gdb: None, tmp_path: Path) -
         assert tracked(pid) == []
 
     html = path.read_text(encoding="utf-8")
-    assert "split_train" in html
-    assert "receive_datagram" in html
+    assert "_flush_one" in html
+    assert "datagrams_to_send" in html
     assert not re.search(r"<script[^>]*src=|<link[^>]*href=\"http", html)
-    assert "net/trains.py" in done.stdout
+    assert "(aioquic/quic/" in done.stdout
     assert float(re.search(r"stood still for (\d+) ms", done.stdout)[1]) < 1100  # type: ignore[index]
 
 
