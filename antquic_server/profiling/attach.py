@@ -161,12 +161,12 @@ def _let_go(process: subprocess.Popen[str]) -> None:
 
 
 def _explain(pid: int, said: str) -> Exception:
+    if "No such process" in said:
+        return ProfileError(pid, "there is no such process any more")
     if "ptrace: " in said or "Operation not permitted" in said:
         return ProfilerUnavailableError(
             f"this process may not look into process {pid}: run it as root; in a container, with CAP_SYS_PTRACE"
         )
-    if "No such process" in said:
-        return ProfileError(pid, "there is no such process any more")
     if "cannot open shared object" in said:
         detail = "it cannot read the memray of this installation: is it in a container, or another user's?"
         return ProfileError(pid, detail)

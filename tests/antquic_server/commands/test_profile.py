@@ -117,6 +117,9 @@ def test_memory_profile(
     assert lines[-2:] == ["the worker stood still for 80 ms when it began", f"written to {path}"]
 
 
+NO_DIRECTORY = "expected a file in a directory that exists"
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -132,7 +135,7 @@ def test_memory_profile(
             "--rate = '1001': expected a whole number from 1 to 1000",
         ),
         (["cpu", "--pid", str(os.getpid()), "--format", "png"], "expected flamegraph, speedscope or raw"),
-        (["cpu", "--pid", str(os.getpid()), "--output", "/"], "expected a file in a directory that exists"),
+        (["cpu", "--pid", str(os.getpid()), "--output", "/"], NO_DIRECTORY),
         (
             ["cpu", "--pid", str(os.getpid()), "--output", "/nowhere/x.svg"],
             "expected a file in a directory that exists",
