@@ -39,7 +39,8 @@ POLL_S: Final = 0.002
 REAL_TIME_PRIORITY: Final = 1
 NICENESS: Final = -10
 
-_STAND_IN: Final = "import time\nwhile True: time.sleep(0.01)"
+_STAND_IN: Final = "import time\nprint(flush=True)\nwhile True: time.sleep(0.01)"
+"""Says when it is up: a process that is only being loaded cannot be attached to."""
 
 GDB_HINT: Final = "apt-get install gdb, or dnf install gdb"
 
@@ -66,11 +67,14 @@ def inject(pid: int, code: str, listener: socket.socket) -> float:
 
 def _rehearse(gdb: str) -> float:
     """Do it to a process of ours that does nothing; returns for how long that stood still."""
+    command = [sys.executable, "-c", _STAND_IN]
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
-        subprocess.Popen([sys.executable, "-c", _STAND_IN], stdin=subprocess.DEVNULL) as stand_in,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as stand_in,
     ):
         try:
+            if stand_in.stdout is not None:
+                stand_in.stdout.readline()
             return _attach(gdb, stand_in.pid, "", listener)
         finally:
             stand_in.kill()
