@@ -14,7 +14,21 @@ from difflib import get_close_matches
 from typing import NoReturn, Protocol
 
 from antquic_server import __version__
-from antquic_server.commands import bench, config, doctor, identity, log, natlab, peer, qlog, serve, status, tune
+from antquic_server.commands import (
+    bench,
+    config,
+    doctor,
+    identity,
+    log,
+    natlab,
+    peer,
+    profile,
+    qlog,
+    serve,
+    status,
+    top,
+    tune,
+)
 from antquic_server.errors import AntQuicError, ConfigurationError, ExitCode, UsageError
 
 __all__ = ["main"]
@@ -50,12 +64,14 @@ class _Command(Protocol):
 COMMANDS: dict[str, _Command] = {
     "serve": serve,
     "status": status,
+    "top": top,
     "log": log,
     "qlog": qlog,
     "identity": identity,
     "config": config,
     "doctor": doctor,
     "tune": tune,
+    "profile": profile,
     "peer": peer,
     "bench": bench,
     "natlab": natlab,

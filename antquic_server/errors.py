@@ -11,6 +11,7 @@ The tree of errors this project raises.
     │   ├── IdentityError          the node key cannot be read, written or understood
     │   ├── CertificateError       the X.509 certificate or its key cannot be used
     │   ├── ProviderUnavailableError   the PQC provider asked for is missing
+    │   ├── ProfilerUnavailableError   a program, a package or a right to profile with is missing
     │   └── PrivilegeError         a right is missing: bind, setuid, core pinning
     ├── DecodeError                bytes chosen by somebody else do not parse
     │   ├── AddressDecodeError
@@ -23,6 +24,7 @@ The tree of errors this project raises.
     │   ├── RelayDecodeError       a message or datagram of the relay is malformed
     │   ├── TokenDecodeError       an address validation token was not made by us
     │   └── TransportParameterDecodeError
+    ├── ProfileError               a process could not be profiled: pid, detail
     ├── PqcError                   a primitive failed for a reason of our own
     ├── PeerError                  the peer library cannot do what it was asked
     │   ├── PeerUnreachableError   no connection to a peer came about: reason, detail
@@ -65,6 +67,8 @@ __all__ = [
     "PortInUseError",
     "PqcError",
     "PrivilegeError",
+    "ProfileError",
+    "ProfilerUnavailableError",
     "ProviderUnavailableError",
     "PublicKeyDecodeError",
     "RelayDecodeError",
@@ -142,6 +146,10 @@ class ProviderUnavailableError(CannotBootError):
     """The PQC provider asked for is missing; the text says how to get it."""
 
 
+class ProfilerUnavailableError(CannotBootError):
+    """A program, a package or a right that profiling needs is missing; the text says how to get it."""
+
+
 class PrivilegeError(CannotBootError):
     """The operating system refused something the node needs."""
 
@@ -188,6 +196,18 @@ class TokenDecodeError(DecodeError):
 
 class TransportParameterDecodeError(DecodeError):
     """An extension transport parameter is malformed (RFC 9000, section 7.4)."""
+
+
+class ProfileError(AntQuicError):
+    """A process could not be profiled; ``pid`` is None where the fault is in a file."""
+
+    def __init__(self, pid: int | None, detail: str) -> None:
+        super().__init__(pid, detail)
+        self.pid = pid
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail if self.pid is None else f"cannot profile process {self.pid}: {self.detail}"
 
 
 class PqcError(AntQuicError):

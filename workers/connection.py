@@ -35,6 +35,8 @@ class Connection:
     __slots__ = (
         "_candidate_reports",
         "_candidates",
+        "bytes_received",
+        "bytes_sent",
         "channel_rates",
         "connection_ids",
         "control_streams",
@@ -47,6 +49,8 @@ class Connection:
         "punch_report_rate",
         "quic",
         "ready",
+        "reported_bytes_received",
+        "reported_bytes_sent",
         "service_state",
         "started_s",
         "timer_at_s",
@@ -70,6 +74,11 @@ class Connection:
         self.handshake_datagrams = 0
         """Datagrams received before the handshake was complete."""
         self.keep_alive_at_s: float | None = None
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        """UDP payload of the whole connection; what ``talkers`` has reported of it stands in the next two."""
+        self.reported_bytes_received = 0
+        self.reported_bytes_sent = 0
         self.connection_ids: set[bytes] = set()
         self.control_streams: dict[int, bytes | StreamOwner] = {}
         """By unidirectional stream: the beginning of what may be a message for the node, or whose the stream is."""

@@ -163,6 +163,7 @@ class Control:
         worker.endpoint.start()
         worker.relay.start()
         worker.loop_watch.start()
+        worker.talkers.start()
         self.stage = Stage.SERVING
         self._channel.send(
             Ready(
@@ -200,6 +201,7 @@ class Control:
             self._worker.qlog.stop()
             self._worker.loop_watch.stop()
             self._worker.relay.stop()
+            self._worker.talkers.stop()
             self._worker.endpoint.stop()
         if not self._stopped.done():
             self._stopped.set_result(exit_code)

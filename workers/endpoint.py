@@ -188,6 +188,7 @@ class Endpoint:
         self.flush(touched, now_s)
 
     def _give(self, connection: Connection, data: bytes, path: PathAddress, now_s: float) -> None:
+        connection.bytes_received += len(data)
         try:
             connection.quic.receive_datagram(data, path, now_s)
         except Exception as error:  # noqa: BLE001
@@ -259,7 +260,9 @@ class Endpoint:
                 end = start + 1
                 while end < count and datagrams[end][1] is path:
                     end += 1
-                self._outgoing[path.socket_index].send(path, [item[0] for item in datagrams[start:end]])
+                train = [item[0] for item in datagrams[start:end]]
+                connection.bytes_sent += sum(map(len, train))
+                self._outgoing[path.socket_index].send(path, train)
                 start = end
             # Connection IDs are announced by the act of writing them.
             self._handle_events(connection, now_s)

@@ -52,6 +52,7 @@ from workers.relay_streams import RelayStreams
 from workers.service import BasicService, Service
 from workers.strangers import Strangers
 from workers.surroundings import EndpointLimits, Hooks
+from workers.talkers import TalkerReports
 
 HANDSHAKE_TIMEOUT_BASE_S = 5.0
 """Times ``pqc.handshake_timeout_multiplier``: long enough for three retransmissions of a lost Initial."""
@@ -76,6 +77,7 @@ class Worker:
     relay_streams: RelayStreams
     qlog: QlogDesk
     loop_watch: LoopWatch
+    talkers: TalkerReports
     pool: PqcPool
     tally: Tally
     counters: CounterSet
@@ -200,6 +202,7 @@ def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) 
         coordination=coordination,
         relay_streams=relay_streams,
         qlog=qlog,
+        talkers=TalkerReports(endpoint.connections, hooks.tell_hub, loop),
         relay=build_relay(
             assign,
             settings,

@@ -8,7 +8,7 @@ of a node only. The socket itself lets in root and the user that the node runs a
 import argparse
 from pathlib import Path
 
-from antquic_server.commands.status import admin_url, configured_admin, fetch_status
+from antquic_server.commands.status import chosen_admin, fetch_status
 from antquic_server.control_client import ControlClient
 from antquic_server.errors import ControlRefusedError
 
@@ -33,7 +33,7 @@ def control_client(arguments: argparse.Namespace) -> ControlClient:
     """
     if arguments.control is not None:
         return ControlClient(Path(arguments.control))
-    host, port = admin_url(arguments.admin) if arguments.admin is not None else configured_admin()
+    host, port = chosen_admin(arguments.admin)
     path = fetch_status(host, port).get("control")
     if not isinstance(path, str):
         raise ControlRefusedError(f"the node at {host} port {port} has no control socket: its log says why")

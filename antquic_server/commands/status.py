@@ -8,26 +8,30 @@ The answer is the JSON of ``/status`` on the admin endpoint::
     totals     counters and gauges summed over all workers, keys as in ``stats.counters``
     directory  peers, connections
     relay      sessions, delivered bytes, introductions, refusals, canaries, quota, limits
+    talkers    the peers that move the most bytes
 """
 
 import argparse
 import http.client
 import json
 import os
+import time
 from urllib.parse import urlsplit
 
+from antquic_server.commands.status_figures import Answer
 from antquic_server.commands.status_text import render_status
 from antquic_server.config.load import load_settings
 from antquic_server.config.rules import split_listen_address
 from antquic_server.errors import AdminUnreachableError, ConfigurationError
 
-__all__ = ["EXAMPLES", "SUMMARY", "add_arguments", "admin_url", "configured_admin", "fetch_status", "run"]
+__all__ = ["EXAMPLES", "SUMMARY", "add_arguments", "admin_url", "chosen_admin", "fetch_status", "run"]
 
 SUMMARY = "show what a running node is doing"
 
 EXAMPLES = """\
 examples:
   antquic-server status
+  antquic-server status --rates
   antquic-server status --json
   antquic-server status --admin http://127.0.0.1:10001
 
@@ -37,6 +41,9 @@ Without --admin: the admin address of the configuration ($ANTQUIC_CONFIG).
 TIMEOUT_S = 5.0
 """For connecting and for each read. The supervisor answers from memory, so a node this slow is in trouble."""
 
+RATES_S = 1.0
+"""Four heartbeats at their default interval."""
+
 MAX_ANSWER_BYTES = 1 << 22
 """64 workers of about 500 bytes and some hundred counters are 60 kB."""
 
@@ -44,15 +51,26 @@ MAX_ANSWER_BYTES = 1 << 22
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``status``."""
     parser.add_argument("--json", action="store_true", help="print the node's answer as it came")
+    parser.add_argument("--rates", action="store_true", help="ask twice, a second apart, and show rates as well")
     parser.add_argument("--admin", metavar="URL", help="admin endpoint, like http://127.0.0.1:10001")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the status of a node; returns the exit code."""
-    host, port = admin_url(arguments.admin) if arguments.admin is not None else configured_admin()
+    host, port = chosen_admin(arguments.admin)
+    before = None
+    if arguments.rates:
+        before = Answer(document=fetch_status(host, port), at_s=time.monotonic())
+        time.sleep(RATES_S)
     status = fetch_status(host, port)
-    print(json.dumps(status, indent=2) if arguments.json else render_status(status))
+    now = Answer(document=status, at_s=time.monotonic())
+    print(json.dumps(status, indent=2) if arguments.json else render_status(now, before))
     return 0
+
+
+def chosen_admin(option: str | None) -> tuple[str, int]:
+    """Return host and port of ``--admin``, or of the configuration where that was not given."""
+    return admin_url(option) if option is not None else _configured_admin()
 
 
 def admin_url(text: str) -> tuple[str, int]:
@@ -117,7 +135,7 @@ def _is_status(status: object) -> bool:
     return tables and isinstance(workers, list) and all(isinstance(worker, dict) for worker in workers)
 
 
-def configured_admin() -> tuple[str, int]:
+def _configured_admin() -> tuple[str, int]:
     """Host and port of the admin endpoint that the configuration names; ConfigurationError if no fixed port is."""
     listen = load_settings(None, environment=os.environ).admin.listen
     address, port = split_listen_address("configuration", "admin.listen", listen)

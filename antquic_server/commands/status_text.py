@@ -8,9 +8,21 @@ newer node: a missing value is ``-``, and a counter this module has never heard 
 
 from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["render_status"]
+from antquic_server.commands.status_figures import LOSSES, Answer, Figures
+from antquic_server.commands.status_values import (
+    UNKNOWN,
+    count,
+    decimal_rate,
+    duration,
+    milliseconds,
+    percent,
+    size,
+    size_rate,
+    table,
+    text,
+)
 
-_UNKNOWN = "-"
+__all__ = ["render_status"]
 
 _SUMMARY_COUNTERS = (
     "active_connections",
@@ -25,74 +37,113 @@ _SUMMARY_COUNTERS = (
 _RELAY_COUNTERS = ("introductions", "relay_bytes", "relay_canary_latency_s", "relay_sessions")
 """Shown in words in the summary."""
 
-_NOT_LISTED = frozenset((*_SUMMARY_COUNTERS, *_RELAY_COUNTERS, "loop_lag_s"))
+_NOT_LISTED = frozenset((*_SUMMARY_COUNTERS, *_RELAY_COUNTERS, *LOSSES, "loop_lag_s"))
 """Loop lag is shown per worker; of all workers together it means nothing."""
 
 
-def render_status(status: Mapping[str, object]) -> str:
-    """Turn the answer of ``/status`` (see ``commands.status``) into text without a final newline."""
-    node, totals = _table(status.get("node")), _table(status.get("totals"))
-    directory = _table(status.get("directory"))
-    workers = status.get("workers")
-    rows = [_table(worker) for worker in workers] if isinstance(workers, list) else []
+def render_status(now: Answer, before: Answer | None = None) -> str:
+    """
+    Turn the answer of ``/status`` (see ``commands.status``) into text without a final newline.
+
+    ``before`` is an older answer of the node, which the rates are taken since; without it there are none.
+    """
+    figures = Figures(now, before)
     blocks = [
-        _columns([*_node_rows(node, totals, directory), *_relay_rows(_table(status.get("relay")))]),
-        _columns([[title for title, _, _ in _WORKER_COLUMNS], *map(_worker_row, rows)], right=True),
-        _columns(_counter_rows(totals)),
+        _columns([*_node_rows(figures), *_relay_rows(figures), *_punch_rows(figures)]),
+        _columns([[title for title, _, _ in _WORKER_COLUMNS], *map(_worker_row, figures.workers)], right=True),
+        _with_titles(
+            ("PEER", "ADDRESS", "SLOT", "IN", "OUT", "RELAYED", "IN TOTAL", "OUT TOTAL"), _talker_rows(figures)
+        ),
+        _with_titles(("DROPPED OR REFUSED", "REASON", "TOTAL", "NOW"), _loss_rows(figures)),
+        _columns(_counter_rows(figures.totals)),
     ]
     return "\n\n".join(block for block in blocks if block)
 
 
-def _node_rows(
-    node: Mapping[str, object], totals: Mapping[str, object], directory: Mapping[str, object]
-) -> list[list[str]]:
+def _node_rows(figures: Figures) -> list[list[str]]:
+    node, totals, directory = figures.node, figures.totals, figures.directory
     listen = node.get("listen")
-    addresses = ", ".join(map(_text, listen)) if isinstance(listen, list) else _UNKNOWN
+    addresses = ", ".join(map(text, listen)) if isinstance(listen, list) else UNKNOWN
     state = "not healthy" if node.get("healthy") is False else "serving"
     state = "draining" if node.get("draining") is True else state
-    peers = f"{_count(directory.get('peers'))} peers with {_count(directory.get('connections'))} connections"
-    handshakes = _count(totals.get("handshakes_in_flight", 0))
-    active = f"{_count(totals.get('active_connections', 0))} ({handshakes} handshakes in flight)"
+    peers = f"{count(directory.get('peers'))} peers with {count(directory.get('connections'))} connections"
+    handshakes = count(totals.get("handshakes_in_flight", 0))
+    active = f"{count(totals.get('active_connections', 0))} ({handshakes} handshakes in flight)"
+    if figures.has_rates:
+        active += f", {decimal_rate(figures.rate('handshakes') or 0.0)} handshakes"
     return [
-        ["node", f"{state} for {_duration(node.get('uptime_s'))}, version {_text(node.get('version'))}"],
-        ["peer id", _text(node.get("peer_id"))],
+        ["node", f"{state} for {duration(node.get('uptime_s'))}, version {text(node.get('version'))}"],
+        ["peer id", text(node.get("peer_id"))],
         ["listen", addresses],
-        ["provider", _text(node.get("pqc_provider"))],
+        ["provider", text(node.get("pqc_provider"))],
         ["connections", active],
         ["directory", peers],
-        ["received", _traffic(totals, "received")],
-        ["sent", _traffic(totals, "sent")],
+        ["received", _traffic(figures, "received")],
+        ["sent", _traffic(figures, "sent")],
     ]
 
 
-def _relay_rows(relay: Mapping[str, object]) -> list[list[str]]:
+def _traffic(figures: Figures, direction: str) -> str:
+    datagrams, octets = (figures.totals.get(f"{what}_{direction}", 0) for what in ("datagrams", "bytes"))
+    shown = f"{size(octets)} in {count(datagrams)} datagrams"
+    return f"{shown}, {size_rate(figures.rate(f'bytes_{direction}'))}" if figures.has_rates else shown
+
+
+def _relay_rows(figures: Figures) -> list[list[str]]:
     """Nothing for a node that says nothing of a relay."""
+    relay = figures.relay
     if not relay:
         return []
-    sessions, introductions = _table(relay.get("sessions")), _table(relay.get("introductions"))
-    delivered, canary = _table(relay.get("delivered")), _table(relay.get("canary"))
-    channel, stream = (_table(delivered.get(mode)).get("bytes") for mode in ("channel", "stream"))
+    sessions, introductions = table(relay.get("sessions")), table(relay.get("introductions"))
+    delivered, canary = table(relay.get("delivered")), table(relay.get("canary"))
+    channel, stream = (table(delivered.get(mode)).get("bytes") for mode in ("channel", "stream"))
     state = "" if relay.get("enabled") is True else "off; "
     held = (
-        f"{_count(sessions.get('channel'))} channels and {_count(sessions.get('stream'))} stream sessions "
-        f"of {_count(sessions.get('peers'))} peers"
+        f"{count(sessions.get('channel'))} channels and {count(sessions.get('stream'))} stream sessions "
+        f"of {count(sessions.get('peers'))} peers"
     )
-    delays = (f"{_text(mode)} {_milliseconds(_table(canary[mode]).get('latency_s'))}" for mode in canary)
+    moved = f"{size(channel)} by channel, {size(stream)} by stream"
+    if figures.has_rates:
+        moved += f", {size_rate(figures.rate('relay_bytes') or 0.0)}"
+    delays = (f"{text(mode)} {milliseconds(table(canary[mode]).get('latency_s'))}" for mode in canary)
     return [
         ["relay", state + held],
-        ["relayed", f"{_size(channel)} by channel, {_size(stream)} by stream"],
-        ["canary", ", ".join(delays) or _UNKNOWN],
-        ["introduced", f"{_count(introductions.get('direct'))} direct, {_count(introductions.get('relayed'))} relayed"],
+        ["relayed", moved],
+        ["canary", ", ".join(delays) or UNKNOWN],
+        ["introduced", f"{count(introductions.get('direct'))} direct, {count(introductions.get('relayed'))} relayed"],
     ]
 
 
-def _traffic(totals: Mapping[str, object], direction: str) -> str:
-    datagrams, octets = totals.get(f"datagrams_{direction}", 0), totals.get(f"bytes_{direction}", 0)
-    return f"{_size(octets)} in {_count(datagrams)} datagrams"
+def _punch_rows(figures: Figures) -> list[list[str]]:
+    """Nothing for a node that says nothing of hole punches."""
+    punches = figures.punches
+    if not punches:
+        return []
+    return [["punches", f"{count(punches.get('successful'))} successful, {count(punches.get('failed'))} failed"]]
 
 
 def _worker_row(worker: Mapping[str, object]) -> list[str]:
     return [form(worker.get(key)) for _, key, form in _WORKER_COLUMNS]
+
+
+def _talker_rows(figures: Figures) -> list[list[str]]:
+    return [
+        [
+            text(talker.get("peer_id") or "no identity"),
+            f"{text(talker.get('host') or None)} {text(talker.get('port'))}",
+            text(talker.get("slot")),
+            size_rate(talker.get("received_bytes_per_s")),
+            size_rate(talker.get("sent_bytes_per_s")),
+            size_rate(talker.get("relayed_bytes_per_s")),
+            size(talker.get("bytes_received")),
+            size(talker.get("bytes_sent")),
+        ]
+        for talker in figures.talkers
+    ]
+
+
+def _loss_rows(figures: Figures) -> list[list[str]]:
+    return [[loss.what, text(loss.reason), count(loss.total), decimal_rate(loss.per_s)] for loss in figures.losses()]
 
 
 def _counter_rows(totals: Mapping[str, object]) -> list[list[str]]:
@@ -102,86 +153,43 @@ def _counter_rows(totals: Mapping[str, object]) -> list[list[str]]:
         name, _, label = key.partition("|")
         if name in _NOT_LISTED or totals[key] == 0:
             continue
-        shown = _count(totals[key])
-        by_name.setdefault(name, []).append(f"{_text(label.replace('|', ' '))} {shown}" if label else shown)
-    return [[_text(name).replace("_", " "), ", ".join(values)] for name, values in by_name.items()]
+        shown = count(totals[key])
+        by_name.setdefault(name, []).append(f"{text(label.replace('|', ' '))} {shown}" if label else shown)
+    return [[text(name).replace("_", " "), ", ".join(values)] for name, values in by_name.items()]
 
 
-def _columns(rows: Sequence[Sequence[str]], *, right: bool = False) -> str:
+def _with_titles(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns under their titles, words to the left and numbers to the right; nothing without rows."""
+    if not rows:
+        return ""
+    numeric = [all(cell[:1].isdigit() or cell == UNKNOWN for cell in column) for column in zip(*rows, strict=True)]
+    return _columns([titles, *rows], right=numeric)
+
+
+def _columns(rows: Sequence[Sequence[str]], *, right: bool | Sequence[bool] = False) -> str:
     """Align cells in columns two blanks apart, to the left or, as for numbers, to the right."""
     if not rows:
         return ""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    align = str.rjust if right else str.ljust
-    lines = ("  ".join(align(cell, width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    sides = [right] * len(widths) if isinstance(right, bool) else right
+    aligns = [str.rjust if side else str.ljust for side in sides]
+    lines = (
+        "  ".join(align(cell, width) for cell, width, align in zip(row, widths, aligns, strict=True)) for row in rows
+    )
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _table(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, dict) else {}
-
-
-def _number(value: object) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _text(value: object) -> str:
-    """Show a string or number; characters that could command a terminal are escaped."""
-    if value is None:
-        return _UNKNOWN
-    text = str(value)
-    return text if text.isprintable() else ascii(text)[1:-1]
-
-
-def _count(value: object) -> str:
-    number = _number(value)
-    return _UNKNOWN if number is None else f"{number:,.0f}"
-
-
-def _percent(value: object) -> str:
-    number = _number(value)
-    return _UNKNOWN if number is None else f"{number:.1f}%"
-
-
-def _milliseconds(value: object) -> str:
-    number = _number(value)
-    return _UNKNOWN if number is None else f"{number * 1000:.1f} ms"
-
-
-def _size(value: object) -> str:
-    number = _number(value)
-    if number is None:
-        return _UNKNOWN
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(number) < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
-
-
-def _duration(value: object) -> str:
-    number = _number(value)
-    if number is None:
-        return _UNKNOWN
-    minutes, seconds = divmod(int(number), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = ((days, "d"), (hours, "h"), (minutes, "min"), (seconds, "s"))
-    first = next((index for index, (amount, _) in enumerate(parts) if amount), len(parts) - 1)
-    return " ".join(f"{amount} {unit}" for amount, unit in parts[first : first + 2])
-
-
 _WORKER_COLUMNS: tuple[tuple[str, str, Callable[[object], str]], ...] = (
-    ("SLOT", "slot", _text),
-    ("PID", "pid", _text),
-    ("STATE", "state", _text),
-    ("GENERATION", "generation", _text),
-    ("RESTARTS", "restarts", _text),
-    ("CPU", "cpu_percent", _percent),
-    ("MEMORY", "rss_bytes", _size),
-    ("FILES", "open_files", _text),
-    ("CONNECTIONS", "connections", _count),
-    ("LOOP LAG", "loop_lag_s", _milliseconds),
-    ("HEARTBEAT", "heartbeat_age_s", _milliseconds),
+    ("SLOT", "slot", text),
+    ("PID", "pid", text),
+    ("STATE", "state", text),
+    ("GENERATION", "generation", text),
+    ("RESTARTS", "restarts", text),
+    ("CPU", "cpu_percent", percent),
+    ("MEMORY", "rss_bytes", size),
+    ("FILES", "open_files", text),
+    ("CONNECTIONS", "connections", count),
+    ("LOOP LAG", "loop_lag_s", milliseconds),
+    ("HEARTBEAT", "heartbeat_age_s", milliseconds),
 )
 """Title, key in the answer, and form of every column of the worker table."""

@@ -30,6 +30,7 @@ The conversation, as a timeline (S supervisor, W worker; one channel per worker)
     W → S  ChannelEnded      the owner says that one has ended
     S → W  ChannelDestroy    the owner is to end one
     S → W  ChannelClosedOut  a peer here is to be told that a channel has ended
+    W → S  TopTalkers        the peers that move the most bytes here, every two seconds
     S → W  LimitsChanged     limits that may change while the node runs
     S → W  LogLevels         levels that hold from now on
     S → W  QlogStart, QlogStop    the connections of a peer are to be traced, or no longer
@@ -71,6 +72,7 @@ from antquic_server.ipc.relay_messages import (
     RelayShare,
     RelayUsage,
 )
+from antquic_server.ipc.talker_messages import TopTalkers
 
 VERSION = 1
 
@@ -310,6 +312,7 @@ Message = (
     | QlogWritten
     | QlogEnded
     | PunchReported
+    | TopTalkers
 )
 
 KINDS: dict[int, type[Message]] = {
@@ -346,6 +349,7 @@ KINDS: dict[int, type[Message]] = {
     40: ChannelClosedOut,
     45: RelayAddress,
     50: PunchReported,
+    55: TopTalkers,
     60: LogLevels,
     61: QlogStart,
     62: QlogStop,

@@ -9,6 +9,7 @@ full channel.
 from dataclasses import dataclass, replace
 
 from antquic_server.errors import AddressDecodeError
+from antquic_server.ipc.messages import PeerUp
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.address_discovery import Mapping
 
@@ -36,6 +37,20 @@ class PeerConnection:
     advertised: tuple[str, ...] = ()
     reached_at: str = ""
     channels: bool = False
+
+    @classmethod
+    def reported(cls, slot: int, message: PeerUp) -> "PeerConnection":
+        """Return the connection that the worker of ``slot`` reports."""
+        return cls(
+            slot=slot,
+            connection=message.connection,
+            host=message.host,
+            port=message.port,
+            readable=message.readable,
+            advertised=tuple(message.advertised),
+            reached_at=message.reached_at,
+            channels=message.channels,
+        )
 
     @property
     def address(self) -> SocketAddress:

@@ -30,6 +30,7 @@ from antquic_server.ipc.messages import (
     PeerUp,
     Ready,
 )
+from antquic_server.ipc.talker_messages import TopTalkers
 from antquic_server.logs import get_logger
 from antquic_server.stats.merge import RetiredTotals
 from antquic_server.supervisor.directory import Directory, PeerConnection
@@ -45,6 +46,7 @@ from antquic_server.supervisor.policy import (
 from antquic_server.supervisor.process import EndReason, WorkerListener, WorkerProcess, WorkerState
 from antquic_server.supervisor.relay_desk import RelayDesk, RelayMessage, RelayPlan
 from antquic_server.supervisor.slots import SlotTable
+from antquic_server.supervisor.talkers import TalkerBoard
 
 FIGURES_INTERVAL_S: Final = 1.0
 """Reading /proc for one worker takes about 0.2 ms, so 64 workers cost about 1 % of a core."""
@@ -107,7 +109,9 @@ class Fleet:
             secret=plan.channel_secret,
             random_bytes=secrets.token_bytes,
         )
-        self.relay = RelayDesk(relay, self.directory, self.tell_slot, self.ready_slots, clock=clock)
+        self.talkers = TalkerBoard(self.directory, clock=clock)
+        moved = self.talkers.relayed
+        self.relay = RelayDesk(relay, self.directory, self.tell_slot, self.ready_slots, clock=clock, moved=moved)
         self.hub = Hub(
             self.directory,
             self.tell_slot,
@@ -215,15 +219,8 @@ class Fleet:
                 total = sum(each.open_connections for each in self.workers)
                 elsewhere = total - message.connections
                 worker.send(HeartbeatAck(sequence=message.sequence, connections_elsewhere=elsewhere))
-            case PeerUp() if worker.slot is not None:
-                self._peer_up(worker.slot, message)
-            case PeerDown() if worker.slot is not None:
-                self.directory.peer_down(worker.slot, message.connection)
-                self.relay.peer_down(message.peer_id)
-            case _ if isinstance(message, HubMessage) and worker.slot is not None:
-                self.hub.heard(worker.slot, message)
-            case _ if isinstance(message, RelayMessage) and worker.slot is not None:
-                self.relay.heard(worker.slot, message)
+            case _ if worker.slot is not None and self._slot_said(worker.slot, message):
+                pass
             case Hello() if worker.state is WorkerState.STARTING:
                 self._greet(worker, message)
             case Ready() if worker.state is WorkerState.ASSIGNED and message.slot == worker.slot:
@@ -240,6 +237,24 @@ class Fleet:
                 log.error("worker spoke out of turn", worker_pid=worker.pid, said=type(message).__name__)
                 worker.kill(EndReason.PROTOCOL)
 
+    def _slot_said(self, slot: int, message: Message) -> bool:
+        """React to what only a worker with a slot may say; False if this is something else."""
+        match message:
+            case PeerUp():
+                self.directory.peer_up(message.peer_id, PeerConnection.reported(slot, message))
+            case PeerDown():
+                self.directory.peer_down(slot, message.connection)
+                self.relay.peer_down(message.peer_id)
+            case _ if isinstance(message, HubMessage):
+                self.hub.heard(slot, message)
+            case TopTalkers():
+                self.talkers.heard(slot, message)
+            case _ if isinstance(message, RelayMessage):
+                self.relay.heard(slot, message)
+            case _:
+                return False
+        return True
+
     def worker_exited(self, worker: WorkerProcess) -> None:
         """Replace a worker whose process has ended, if it is to be replaced."""
         self.workers.remove(worker)
@@ -248,6 +263,7 @@ class Fleet:
             self.retired.retire(worker.slot, worker.snapshot())
             forgotten = self.directory.slot_down(worker.slot)
             self.relay.slot_down(worker.slot)
+            self.talkers.slot_down(worker.slot)
             log.debug("directory forgot a slot", slot=worker.slot, connections=forgotten)
         if self.stopping:
             self._tell_if_empty()
@@ -274,19 +290,6 @@ class Fleet:
             self._was_ready = True
             self._on_ready()
         self._reconcile()
-
-    def _peer_up(self, slot: int, message: PeerUp) -> None:
-        connection = PeerConnection(
-            slot=slot,
-            connection=message.connection,
-            host=message.host,
-            port=message.port,
-            readable=message.readable,
-            advertised=tuple(message.advertised),
-            reached_at=message.reached_at,
-            channels=message.channels,
-        )
-        self.directory.peer_up(message.peer_id, connection)
 
     def ready_slots(self) -> dict[int, int]:
         """Return the open connections of each slot that has a ready worker."""

@@ -81,7 +81,7 @@ class RelayDesk:
 
     ``tell_slot`` sends a message to the worker of a slot; False if there is none or its queue is full. ``ready_slots``
     returns the connections of each slot that has a ready worker. ``refused`` counts by mode and reason what is refused
-    here, ``misreported`` what workers said that makes no sense.
+    here, ``misreported`` what workers said that makes no sense; ``moved`` is told what sessions have moved.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class RelayDesk:
         ready_slots: Callable[[], Mapping[int, int]],
         *,
         clock: Callable[[], float],
+        moved: Callable[[RelaySession, int], None] = lambda *_: None,
     ) -> None:
         self.refused: dict[tuple[RelayMode, str], int] = {}
         self.misreported = 0
@@ -110,6 +111,7 @@ class RelayDesk:
         self._tell_slot = tell_slot
         self._ready_slots = ready_slots
         self._clock = clock
+        self._moved = moved
         self._shares = WorkerShares()
         self._shares_told: dict[int, RelayShare] = {}
         self._shares_due_s = clock()
@@ -244,7 +246,9 @@ class RelayDesk:
             session.address = address
 
     def _charge(self, session: RelaySession, moved_bytes: int) -> None:
-        self._shares.moved(session.slot, self.quotas.use(session, moved_bytes, self._clock()))
+        counted_bytes = self.quotas.use(session, moved_bytes, self._clock())
+        self._shares.moved(session.slot, counted_bytes)
+        self._moved(session, counted_bytes)
 
     def _settle_sessions(self) -> None:
         """End what has to end, and divide the bandwidth of peers whose sessions have changed."""

@@ -14,6 +14,7 @@ The document of ``/status``::
     configuration_changes  defaults of the settings that differ from them, by ``section.key``
     control    path of the control socket, null without one
     keylog     file that the TLS secrets go to, null (as it should be) without one
+    talkers    the peers that move the most bytes, the busiest first (``talkers``)
 
 Histograms and the figures of processes are on the Prometheus page only.
 """
@@ -152,6 +153,7 @@ class NodeStatus:
             "configuration_changes": self._configuration_changes,
             "control": facts.control,
             "keylog": facts.keylog,
+            "talkers": fleet.talkers.document(),
         }
 
     def totals(self) -> dict[str, float]:

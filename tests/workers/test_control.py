@@ -122,6 +122,10 @@ class FakeWorker:
             start=lambda: self.endpoint.calls.append("start watch"),
             stop=lambda: self.endpoint.calls.append("stop watch"),
         )
+        self.talkers = SimpleNamespace(
+            start=lambda: self.endpoint.calls.append("start talkers"),
+            stop=lambda: self.endpoint.calls.append("stop talkers"),
+        )
 
     def snapshot(self, loop_lag_s: float) -> dict[str, float]:
         """Some counters."""
@@ -202,7 +206,7 @@ def test_assignment_makes_it_serve() -> None:
             it.supervisor.send(ASSIGN)
             ready = await it.first(Ready)
             assert ready == Ready(slot=3, generation=2, pqc_provider="made-up", offloads=["gro"])
-            assert it.worker.endpoint.calls == ["start", "start relay", "start watch"]
+            assert it.worker.endpoint.calls == ["start", "start relay", "start watch", "start talkers"]
             assert it.control.stage is Stage.SERVING
 
     run(story())
@@ -422,11 +426,13 @@ def test_drain_closes_reports_and_ends() -> None:
                 "start",
                 "start relay",
                 "start watch",
+                "start talkers",
                 "drain relay",
                 ("drain", 0x4E5B02, "PeerShutdown"),
                 "stop qlog",
                 "stop watch",
                 "stop relay",
+                "stop talkers",
                 "stop",
             ]
             assert it.control.stage is Stage.STOPPED
@@ -462,9 +468,11 @@ def test_end_of_the_channel_ends_the_worker() -> None:
                 "start",
                 "start relay",
                 "start watch",
+                "start talkers",
                 "stop qlog",
                 "stop watch",
                 "stop relay",
+                "stop talkers",
                 "stop",
             ]
 

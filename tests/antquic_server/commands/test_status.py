@@ -5,7 +5,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from antquic_server import cli
 from antquic_server.commands import status
 from antquic_server.errors import ConfigurationError
+from support.http_answers import answering
 
 ANSWER: dict[str, Any] = {
     "node": {
@@ -44,35 +44,9 @@ ANSWER: dict[str, Any] = {
 }
 
 
-@contextmanager
-def _answering(body: bytes, code: int = 200) -> Iterator[str]:
-    """An HTTP server that gives one answer to every request, on a free port; yields its URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = self.path == "/status"
-            self.send_response(code if found else 404)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def test_status_is_printed_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     """The answer of a node becomes readable text on standard output."""
-    with _answering(json.dumps(ANSWER).encode()) as url:
+    with answering(json.dumps(ANSWER).encode()) as url:
         exit_code = cli.main(["status", "--admin", url])
 
     printed = capsys.readouterr()
@@ -84,11 +58,22 @@ def test_status_is_printed_as_text(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_status_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     """With --json the answer is passed on unchanged."""
-    with _answering(json.dumps(ANSWER).encode()) as url:
+    with answering(json.dumps(ANSWER).encode()) as url:
         exit_code = cli.main(["status", "--json", "--admin", url])
 
     assert exit_code == 0
     assert json.loads(capsys.readouterr().out) == ANSWER
+
+
+def test_rates_are_taken_between_two_answers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --rates the node is asked twice."""
+    monkeypatch.setattr(status, "RATES_S", 0.05)
+    with answering(json.dumps(ANSWER).encode()) as url:
+        assert cli.main(["status", "--rates", "--admin", url]) == 0
+
+    assert "(0 handshakes in flight), 0/s handshakes\n" in capsys.readouterr().out
 
 
 def _free_port() -> int:
@@ -123,7 +108,7 @@ def test_somebody_elses_answer_is_one_line(
     body: bytes, code: int, detail: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Another program at the admin port is recognised as such."""
-    with _answering(body, code) as url:
+    with answering(body, code) as url:
         exit_code = cli.main(["status", "--admin", url])
 
     assert exit_code == 1

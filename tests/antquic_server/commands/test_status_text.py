@@ -5,7 +5,15 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antquic_server.commands.status_text import render_status
+from antquic_server.commands import status_text
+from antquic_server.commands.status_figures import Answer
+
+
+def render_status(status: dict[str, Any], before: dict[str, Any] | None = None) -> str:
+    """The text of one answer, or of two that are two seconds apart."""
+    older = None if before is None else Answer(at_s=8.0, document=before)
+    return status_text.render_status(Answer(at_s=10.0, document=status), older)
+
 
 WORKER = {
     "slot": 0,
@@ -94,7 +102,10 @@ def test_relay_has_its_lines_between_node_and_workers() -> None:
         "canary       channel 1.2 ms, stream -",
         "introduced   15 direct, 2 relayed",
     ]
-    assert lines[-1] == "relay refusals  channel open_rate 2"
+    assert lines[-2:] == [
+        "DROPPED OR REFUSED      REASON             TOTAL  NOW",
+        "relay sessions refused  channel open_rate      2    -",
+    ]
 
 
 def test_relay_that_is_off_says_so() -> None:
@@ -103,6 +114,55 @@ def test_relay_that_is_off_says_so() -> None:
 
     assert "relay        off; - channels and - stream sessions of - peers" in text
     assert "canary       -" in text
+
+
+def test_punches_are_counted() -> None:
+    """Where the node says anything of them."""
+    text = render_status({**STATUS, "punches": {"successful": 1234, "failed": 5}})
+    assert "\npunches      1,234 successful, 5 failed\n" in text
+
+
+def test_talkers_and_losses_have_their_tables() -> None:
+    """Words to the left, numbers to the right; a client without identity, and a peer whose address is not known."""
+    talkers = [
+        {
+            "peer_id": "ab" * 32,
+            "slot": 1,
+            "host": "192.0.2.1",
+            "port": 9,
+            "received_bytes_per_s": 1000,
+            "bytes_sent": 5,
+        },
+        {"peer_id": "", "slot": 0, "host": "", "port": 0, "sent_bytes_per_s": 20},
+    ]
+    totals = {"drops|not_quic": 1000, "drops|truncated": 1, "worker_restarts|frozen": 2}
+    text = render_status({**STATUS, "totals": totals, "talkers": talkers})
+    tables = text.partition("PEER")
+    assert (tables[1] + tables[2]).splitlines() == [
+        f"PEER{' ' * 60}  ADDRESS      SLOT        IN     OUT  RELAYED  IN TOTAL  OUT TOTAL",
+        f"{'ab' * 32}  192.0.2.1 9     1  1.0 kB/s       -        -         -        5 B",
+        f"no identity{' ' * 53}  - 0             0         -  20 B/s        -         -          -",
+        "",
+        "DROPPED OR REFUSED  REASON     TOTAL  NOW",
+        "datagrams dropped   not_quic   1,000    -",
+        "workers replaced    frozen         2    -",
+        "datagrams dropped   truncated      1    -",
+    ]
+
+
+def test_two_answers_give_rates() -> None:
+    """Beside the totals, since the older answer."""
+    node = {**STATUS["node"], "pid": 7}
+    counters = {"bytes_received": 1_200_000_000, "handshakes|x509": 17, "drops|truncated": 5}
+    before = {**STATUS, "node": {**node, "uptime_s": 3723}, "totals": counters, "relay": RELAY}
+    grown = {key: value + 3000 for key, value in counters.items()}
+    lines = render_status({**STATUS, "node": node, "totals": grown, "relay": RELAY}, before).splitlines()
+
+    assert lines[4] == "connections  0 (0 handshakes in flight), 1,500/s handshakes"
+    assert lines[6] == "received     1.2 GB in 0 datagrams, 1.5 kB/s"
+    assert lines[7] == "sent         0 B in 0 datagrams, -"
+    assert lines[9] == "relayed      1.2 GB by channel, 5 B by stream, 0 B/s"
+    assert any(line.split() == ["datagrams", "dropped", "truncated", "3,005", "1,500/s"] for line in lines)
 
 
 def test_draining_node_says_so() -> None:
@@ -129,7 +189,7 @@ def test_text_cannot_command_the_terminal() -> None:
 
     assert "\x1b" not in text
     assert "\\x1b[2J" in text
-    assert "\\x07\\n 1" in text
+    assert "datagrams dropped   \\x07\\n      1" in text
 
 
 ANY_JSON = st.recursive(
@@ -144,9 +204,11 @@ ANY_JSON = st.recursive(
     worker=st.dictionaries(st.sampled_from(sorted(WORKER)), ANY_JSON),
     relay=st.dictionaries(st.sampled_from(sorted(RELAY)), ANY_JSON),
     totals=st.dictionaries(st.sampled_from(sorted(STATUS["totals"])) | st.text(max_size=8), ANY_JSON),
+    talkers=ANY_JSON,
 )
-def test_any_answer_can_be_shown(node: Any, worker: Any, relay: Any, totals: Any) -> None:
+def test_any_answer_can_be_shown(node: Any, worker: Any, relay: Any, totals: Any, talkers: Any) -> None:
     """Whatever a node of another version says, the command shows what it can."""
-    text = render_status({"node": node, "workers": [worker], "totals": totals, "directory": {}, "relay": relay})
+    answer = {"node": node, "workers": [worker], "totals": totals, "directory": {}, "relay": relay, "talkers": talkers}
+    text = render_status(answer, answer)
 
     assert text.startswith("node  ")

@@ -25,6 +25,7 @@ from antquic_server.ipc.messages import (
     PeerUp,
     SocketDescriptor,
 )
+from antquic_server.ipc.talker_messages import Talker
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(),
@@ -33,6 +34,10 @@ PLAIN = st.recursive(
 )
 WHOLE = st.integers(-(2**63), 2**64 - 1)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
+TALKERS = st.builds(
+    Talker,
+    **{name: {bytes: st.binary(), str: st.text(), int: WHOLE}[hint] for name, hint in Talker.__annotations__.items()},
+)
 DESCRIPTORS = st.builds(SocketDescriptor, fd=WHOLE, family=WHOLE, host=st.text(), port=WHOLE)
 FIELDS: dict[Any, st.SearchStrategy[Any]] = {
     int: WHOLE,
@@ -45,6 +50,7 @@ FIELDS: dict[Any, st.SearchStrategy[Any]] = {
     dict[str, object]: st.dictionaries(st.text(), PLAIN, max_size=5),
     list[str]: st.lists(st.text(), max_size=3),
     list[int]: st.lists(WHOLE, max_size=3),
+    list[Talker]: st.lists(TALKERS, max_size=3),
     list[SocketDescriptor]: st.lists(DESCRIPTORS, max_size=3),
 }
 MESSAGES: st.SearchStrategy[Message] = st.one_of(

@@ -17,6 +17,7 @@ from antquic_server.supervisor.process import EndReason, ProcessFigures, WorkerP
 from antquic_server.supervisor.relay_quotas import RelayQuotas
 from antquic_server.supervisor.slots import SlotTable
 from antquic_server.supervisor.status import NodeFacts, NodeStatus
+from antquic_server.supervisor.talkers import TalkerBoard
 from antquic_server.supervisor.target_limits import Limit
 
 PEER = bytes(range(32))
@@ -88,6 +89,7 @@ class PretendedFleet:
             quotas=RelayQuotas(RelaySettings(), 100.0),
             counters=lambda: {"relay_refusals|channel|open_rate": 2, "relay_misreports": 0},
         )
+        self.talkers = TalkerBoard(self.directory, clock=lambda: 110.0)
         self.restarts = {EndReason.FROZEN: 1}
         self.stopping = False
         self.start_at_s = 0.0
@@ -179,7 +181,9 @@ def test_document_has_all_sections() -> None:
         "configuration_changes",
         "control",
         "keylog",
+        "talkers",
     ]
+    assert document["talkers"] == []
     assert (document["control"], document["keylog"]) == (None, None)
 
 

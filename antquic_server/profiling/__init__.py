@@ -1,0 +1,1 @@
+"""Profiles of running workers, taken from outside and without restarting anything."""
