@@ -29,7 +29,7 @@ class Connection:
     A QUIC connection with what the endpoint keeps about it.
 
     ``number`` is unique within the worker and names the connection towards the hub. ``path`` is the one the peer
-    uses now.
+    uses now. ``started_s`` is when its first packet was let in, in monotonic seconds.
     """
 
     __slots__ = (
@@ -44,17 +44,26 @@ class Connection:
         "number",
         "path",
         "peer_id",
+        "punch_report_rate",
         "quic",
         "ready",
         "service_state",
+        "started_s",
         "timer_at_s",
         "timer_entries_s",
     )
 
     def __init__(
-        self, *, number: int, quic: NodeQuicConnection, path: PathAddress, handshake_deadline_s: float
+        self,
+        *,
+        number: int,
+        quic: NodeQuicConnection,
+        path: PathAddress,
+        handshake_deadline_s: float,
+        started_s: float = 0.0,
     ) -> None:
         self.number = number
+        self.started_s = started_s
         self.quic = quic
         self.path = path
         self.handshake_deadline_s: float | None = handshake_deadline_s
@@ -67,6 +76,8 @@ class Connection:
         self.channel_rates: object = None
         """Belongs to ``channel_control``."""
         self.peer_id: bytes | None = None
+        self.punch_report_rate: TokenBucket | None = None
+        """Belongs to ``punch_reports``."""
         self.ready = False
         """The handshake is complete."""
         self.service_state: object = None

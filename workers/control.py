@@ -162,6 +162,7 @@ class Control:
         self._interval_s = worker.heartbeat_interval_s
         worker.endpoint.start()
         worker.relay.start()
+        worker.loop_watch.start()
         self.stage = Stage.SERVING
         self._channel.send(
             Ready(
@@ -197,6 +198,7 @@ class Control:
         self._timer.cancel()
         if self._worker is not None:
             self._worker.qlog.stop()
+            self._worker.loop_watch.stop()
             self._worker.relay.stop()
             self._worker.endpoint.stop()
         if not self._stopped.done():

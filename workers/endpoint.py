@@ -210,6 +210,7 @@ class Endpoint:
             quic=self._make_quic(admitted),
             path=path,
             handshake_deadline_s=now_s + self._limits.handshake_timeout_s,
+            started_s=now_s,
         )
         self._next_number += 1
         self.connections[connection.number] = connection
@@ -276,7 +277,7 @@ class Endpoint:
                 self._table.pop(event.connection_id, None)
                 connection.connection_ids.discard(event.connection_id)
             elif isinstance(event, HandshakeCompleted):
-                self._handshake_completed(connection)
+                self._handshake_completed(connection, now_s)
             elif isinstance(event, ConnectionTerminated):
                 self._remove(connection, event)
             elif isinstance(event, ExtensionFrameReceived):
@@ -290,12 +291,13 @@ class Endpoint:
             if connection.peer_id is not None and connection.take_candidate_report(now_s):
                 self._hooks.peer_up(connection)
 
-    def _handshake_completed(self, connection: Connection) -> None:
+    def _handshake_completed(self, connection: Connection, now_s: float) -> None:
         quic = connection.quic
         connection.ready = True
         connection.handshake_deadline_s = None
         self._half_open.discard(connection)
         self._counters.add("handshakes", 1, str(quic.profile))
+        self._counters.histogram("handshake_duration_s", str(quic.profile)).observe(now_s - connection.started_s)
         public_key = quic.peer_public_key
         if public_key is not None:
             connection.peer_id = derive_peer_id(public_key)

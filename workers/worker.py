@@ -25,7 +25,7 @@ from antquic_server.net.udp import PathAddress, UdpSocket
 from antquic_server.pqc.pool import PqcPool
 from antquic_server.pqc.select import load_provider
 from antquic_server.protocol import coordination as coordination_protocol
-from antquic_server.protocol import relay_control
+from antquic_server.protocol import punch_report, relay_control
 from antquic_server.protocol.limits import KeyedBuckets
 from antquic_server.protocol.parameters import ExtensionParameters
 from antquic_server.protocol.raw_public_key import peer_id
@@ -43,6 +43,8 @@ from workers.control_streams import ControlStreams, MessageKind
 from workers.coordination import Coordination, Surroundings
 from workers.echo import EchoService
 from workers.endpoint import Endpoint
+from workers.loop_watch import LoopWatch
+from workers.punch_reports import PunchReports
 from workers.qlog import QlogDesk
 from workers.relay import Relay, build_relay
 from workers.relay_setup import channel_table, relay_share, stream_relay
@@ -73,6 +75,7 @@ class Worker:
     relay: Relay
     relay_streams: RelayStreams
     qlog: QlogDesk
+    loop_watch: LoopWatch
     pool: PqcPool
     tally: Tally
     counters: CounterSet
@@ -163,6 +166,7 @@ def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) 
     surroundings = _surroundings(hooks, lambda: endpoint)
     coordination = _coordination(settings, counters, surroundings)
     channel_control = ChannelControl(surroundings, counters)
+    punch_reports = PunchReports(hooks.tell_hub, time.monotonic, counters)
     channels = channel_table(assign, settings, sockets, counters)
     share = relay_share(settings.relay, assign.worker_count)
     relay_streams = stream_relay(
@@ -182,7 +186,7 @@ def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) 
         counters=counters,
         make_strangers=make_strangers,
         make_quic=make_quic,
-        service=ControlStreams(_message_kinds(coordination, channel_control), relay_streams),
+        service=ControlStreams(_message_kinds(coordination, channel_control, punch_reports), relay_streams),
         channels=channels,
         hooks=hooks,
         limits=EndpointLimits(
@@ -207,6 +211,7 @@ def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) 
             tell_hub=hooks.tell_hub,
             loop=loop,
         ),
+        loop_watch=LoopWatch(counters.histogram("loop_delay_s").observe, clock=time.monotonic, loop=loop),
         pool=pool,
         tally=options.tally,
         counters=counters,
@@ -303,7 +308,7 @@ def _coordination(settings: Settings, counters: CounterSet, surroundings: Surrou
     return Coordination(surroundings, counters=counters, rates=rates)
 
 
-def _message_kinds(coordination: Coordination, channels: ChannelControl) -> list[MessageKind]:
+def _message_kinds(coordination: Coordination, channels: ChannelControl, punches: PunchReports) -> list[MessageKind]:
     return [
         MessageKind(
             prefix=coordination_protocol.PREFIX,
@@ -316,6 +321,12 @@ def _message_kinds(coordination: Coordination, channels: ChannelControl) -> list
             max_message_bytes=relay_control.MAX_MESSAGE_BYTES,
             handle=channels.handle_message_untrusted,
             count_malformed=channels.count_malformed,
+        ),
+        MessageKind(
+            prefix=punch_report.PREFIX,
+            max_message_bytes=punch_report.MAX_MESSAGE_BYTES,
+            handle=punches.handle_message_untrusted,
+            count_malformed=punches.count_malformed,
         ),
     ]
 

@@ -234,6 +234,8 @@ class LogSettings:
     repeat_window_s: Annotated[float, Number(0.1, 3600)] = 10.0
     # Empty: none. With the secrets in this file whoever has recorded the traffic can read it.
     keylog: Annotated[str, PathText()] = ""
+    # A line with the figures of the whole node: a minute shows what happened, and fills no disk.
+    stats_interval_s: Annotated[float, Number(0, 86_400)] = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

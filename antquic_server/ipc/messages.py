@@ -13,6 +13,7 @@ The conversation, as a timeline (S supervisor, W worker; one channel per worker)
     S → W  Introduce         … which tells its peer, and answers
     W → S  Introduced        … to the hub, which passes the answer back
     S → W  Introduced        … to the worker that asked
+    W → S  PunchReported     a peer here says how its attempt to meet another has ended
     W → S  RelayReserve      a peer here wants a relay session: may it?
     S → W  RelayReserved     yes and how fast, or which limit forbids it
     W → S  RelayAddress      where a stream session is reached
@@ -48,6 +49,7 @@ Every message is a frozen dataclass of plain values. ``codec`` writes one as a m
 from dataclasses import dataclass, field
 
 from antquic_server.ipc.log_messages import LogLevels, QlogEnded, QlogStart, QlogStop, QlogWritten
+from antquic_server.ipc.punch_messages import PunchReported
 from antquic_server.ipc.relay_messages import (
     ChannelAnswerIn,
     ChannelAsk,
@@ -307,6 +309,7 @@ Message = (
     | QlogStop
     | QlogWritten
     | QlogEnded
+    | PunchReported
 )
 
 KINDS: dict[int, type[Message]] = {
@@ -342,6 +345,7 @@ KINDS: dict[int, type[Message]] = {
     39: ChannelDestroy,
     40: ChannelClosedOut,
     45: RelayAddress,
+    50: PunchReported,
     60: LogLevels,
     61: QlogStart,
     62: QlogStop,

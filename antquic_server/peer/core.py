@@ -38,6 +38,7 @@ from antquic_server.peer.link import Link, Path, Quic
 from antquic_server.peer.links import Links
 from antquic_server.peer.messages import Messages, Receivers
 from antquic_server.peer.nat_behaviour import NatObserver, PortGrowth
+from antquic_server.peer.punch_reports import report_punch
 from antquic_server.peer.punching import Failure
 from antquic_server.peer.pursuits import Pursuits, PursuitSurroundings
 from antquic_server.peer.recovery import Recovery, data_arrived
@@ -130,6 +131,7 @@ class PeerCore:
                 live_link=self.live_link,
                 cancel_dials=self._dials.cancel,
                 tell=self._events.append,
+                report=self._report_punch,
             ),
             introductions=self.introductions,
             relaying=self.relaying,
@@ -289,7 +291,7 @@ class PeerCore:
             self._events.append(LinkReady(link=link, live=before))
         else:
             self._adopt(link, now_s)
-        self.introductions.connected(peer_id, now_s)
+        self.introductions.connected(peer_id, now_s, directly=not link.relayed)
         self._dials.cancel(peer_id)
         if link.is_node:
             self.relaying.node_ready(link, now_s)
@@ -383,6 +385,9 @@ class PeerCore:
 
     def _punch_ended(self, target: bytes, failure: Failure | None, invited: bool) -> None:
         self._pursuits.punch_ended(target, failure, invited)
+
+    def _report_punch(self, number: int, other: bytes, succeeded: bool) -> None:
+        report_punch(self.links.find(number), other, succeeded, self.nat, self._send_message)
 
     # Relays.
 

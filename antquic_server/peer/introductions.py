@@ -70,6 +70,9 @@ class _Attempt:
     punch: Punch
     coordinators: list[int]
     """Numbers of the connections to ask; the first one now, the others if that one cannot help."""
+    introduced_by: int | None = None
+    """Number of the connection on which an introduction has come last."""
+    met_directly: bool = False
 
 
 class Introductions:
@@ -86,6 +89,10 @@ class Introductions:
         self._bucket = TokenBucket(INTRODUCTIONS_PER_S, INTRODUCTION_BURST)
         self.last_addresses: tuple[SocketAddress, ...] = ()
         """Where the other side of the attempt was that has ended last, as far as we were told."""
+        self.last_introduced_by: int | None = None
+        """Number of the connection on which that attempt was introduced last; None if it never was."""
+        self.last_met_directly = False
+        """Whether it has ended with a connection that no node carries."""
 
     def __contains__(self, peer_id: bytes) -> bool:
         return peer_id in self._attempts
@@ -105,7 +112,7 @@ class Introductions:
         first_round: int = 1,
     ) -> None:
         """Ask the first of these connections for an introduction; ``ended`` is called exactly once for it."""
-        self.last_addresses = ()
+        self.last_addresses, self.last_introduced_by, self.last_met_directly = (), None, False
         if target == self._own_peer_id:
             self._around.ended(target, Failure.SELF_TARGET, False)
             return
@@ -118,11 +125,12 @@ class Introductions:
         self._attempts[target] = _Attempt(punch=punch, coordinators=coordinators)
         self._take(target, punch.steps, now_s)
 
-    def connected(self, peer_id: bytes, now_s: float) -> bool:
+    def connected(self, peer_id: bytes, now_s: float, *, directly: bool = True) -> bool:
         """Take in that a peer is connected; returns whether that was being attempted."""
         attempt = self._attempts.get(peer_id)
         if attempt is None:
             return False
+        attempt.met_directly = directly
         self._take(peer_id, attempt.punch.connected(), now_s)
         return True
 
@@ -168,6 +176,7 @@ class Introductions:
         self._tallies.coordination_wait_s += now_s - asked_s
         if isinstance(message, CoordinationAccepted):
             addresses, growth = _dialable(message.target_addrs), self._around.port_growth(node)
+            attempt.introduced_by = node.number
             steps = attempt.punch.accepted(addresses, round_number=message.round, growth=growth)
         else:
             steps = attempt.punch.rejected(message.reason)
@@ -185,6 +194,7 @@ class Introductions:
         elif attempt.punch.invited:
             attempt.punch.extend(now_s)
         addresses, growth = _dialable(message.initiator_addrs), self._around.port_growth(node)
+        attempt.introduced_by = node.number
         steps = attempt.punch.accepted(addresses, round_number=message.round, growth=growth)
         self._take(message.initiator, steps, now_s)
 
@@ -228,7 +238,8 @@ class Introductions:
         if failure in ELSEWHERE and others and now_s < attempt.punch.deadline_s:
             self.begin(target, others, now_s, attempt.punch.deadline_s)
             return
-        self.last_addresses = attempt.punch.addresses
+        self.last_addresses, self.last_introduced_by = attempt.punch.addresses, attempt.introduced_by
+        self.last_met_directly = attempt.met_directly
         self._around.ended(target, failure, attempt.punch.invited)
 
 

@@ -36,6 +36,8 @@ class PursuitSurroundings:
     live_link: Callable[[bytes], Link | None]
     cancel_dials: Callable[[bytes], None]
     tell: Callable[[PunchEnded], None]
+    report: Callable[[int, bytes, bool], None]
+    """Number of a node's connection, peer id, whether we met: tell the node that introduced us."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,10 +95,15 @@ class Pursuits:
     def punch_ended(self, target: bytes, failure: Failure | None, invited: bool) -> None:
         """Take in the end of an attempt to punch; see ``introductions.Surroundings``."""
         live, relayed = self._around.live_link(target), target in self._relaying.attempts
+        introduced_by = self._introductions.last_introduced_by
         if failure is None:
             # It may have come about in another way meanwhile.
             self._tallies.successful_hole_punches += live is None or not live.relayed
+            if introduced_by is not None and self._introductions.last_met_directly:
+                self._around.report(introduced_by, target, True)
         else:
+            if failure is Failure.NO_PATH and introduced_by is not None:
+                self._around.report(introduced_by, target, False)
             self._tallies.failed_hole_punches += 1
             if not relayed:
                 self._around.cancel_dials(target)

@@ -1,8 +1,8 @@
 """
 What the counters of several processes are together.
 
-Counters of the dead stay in the totals, gauges leave with the process. Whoever watches a total may therefore
-take any decrease as a fault, and a rate over a restart is right.
+Counters and histograms of the dead stay in the totals, gauges leave with the process. Whoever watches a total may
+therefore take any decrease as a fault, and a rate over a restart is right.
 """
 
 from collections.abc import Iterable, Mapping
@@ -57,4 +57,4 @@ class RetiredTotals:
 
 def _is_counter(key: str) -> bool:
     series = split_key(key)
-    return series is not None and series[0].kind == "counter"
+    return series is not None and series[0].kind != "gauge"

@@ -38,7 +38,7 @@ from antquic_server.ipc.relay_messages import (
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.relay_channel import CHANNEL_ID_BYTES, KEY_BYTES, channel_token
 from antquic_server.protocol.relay_limits import Refusal, RelayEnd, RelayMode
-from antquic_server.supervisor.directory import PEER_ID_BYTES, Directory, PeerConnection
+from antquic_server.supervisor.directory import PEER_ID_BYTES, Directory
 from antquic_server.supervisor.relay_quotas import RelayQuotas, RelaySession
 from antquic_server.supervisor.target_limits import TargetLimits
 
@@ -124,6 +124,11 @@ class Channels:
 
     def __len__(self) -> int:
         return len(self._channels)
+
+    def connects(self, one: bytes, other: bytes) -> bool:
+        """Whether a channel between two peers is open."""
+        held = self._by_peer.get(one, ())
+        return any(other in (each.initiator, each.target) and each.state is _State.OPEN for each in held)
 
     # What workers say.
 
@@ -364,14 +369,11 @@ class Channels:
 
     def _tell_closed(self, channel: _Channel, peer_id: bytes, place: _Place, reason: str) -> None:
         # On the connection that the peer knows the channel from, or whichever it has now.
-        at: PeerConnection | None = self._directory.get(peer_id, *place)
+        at = self._directory.get(peer_id, *place) or self._directory.newest(peer_id, channels=True)
         if at is None:
-            at = self._directory.newest(peer_id, channels=True)
-        if at is not None:
-            closed = ChannelClosedOut(
-                connection=at.connection, peer_id=peer_id, channel_id=channel.channel_id, reason=reason
-            )
-            self._office.tell_slot(at.slot, closed)
+            return
+        word = ChannelClosedOut(connection=at.connection, peer_id=peer_id, channel_id=channel.channel_id, reason=reason)
+        self._office.tell_slot(at.slot, word)
 
 
 def session_number(channel_id: bytes) -> int:

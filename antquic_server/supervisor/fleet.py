@@ -24,8 +24,6 @@ from antquic_server.ipc.messages import (
     Heartbeat,
     HeartbeatAck,
     Hello,
-    Introduce,
-    Introduced,
     LimitsChanged,
     Message,
     PeerDown,
@@ -35,7 +33,7 @@ from antquic_server.ipc.messages import (
 from antquic_server.logs import get_logger
 from antquic_server.stats.merge import RetiredTotals
 from antquic_server.supervisor.directory import Directory, PeerConnection
-from antquic_server.supervisor.hub import Hub
+from antquic_server.supervisor.hub import Hub, HubMessage
 from antquic_server.supervisor.policy import (
     HELLO_DEADLINE_S,
     READY_DEADLINE_S,
@@ -116,6 +114,8 @@ class Fleet:
             nat=plan.nat,
             clock=clock,
             relay_addresses=self.relay.quotas.addresses,
+            holds_relay=self.relay.quotas.holds,
+            relayed=self.relay.channels.connects,
         )
         self.retired = RetiredTotals()
         self.restarts: dict[EndReason, int] = dict.fromkeys(EndReason, 0)
@@ -177,6 +177,7 @@ class Fleet:
             for worker in self.workers:
                 worker.read_figures()
         self.relay.tick()
+        self.hub.punches.tick(now_s)
         self._reconcile()
 
     def drain(self, deadline_s: float) -> None:
@@ -219,10 +220,8 @@ class Fleet:
             case PeerDown() if worker.slot is not None:
                 self.directory.peer_down(worker.slot, message.connection)
                 self.relay.peer_down(message.peer_id)
-            case Introduce() if worker.slot is not None:
-                self.hub.introduce(worker.slot, message)
-            case Introduced() if worker.slot is not None:
-                self.hub.introduced(message)
+            case _ if isinstance(message, HubMessage) and worker.slot is not None:
+                self.hub.heard(worker.slot, message)
             case _ if isinstance(message, RelayMessage) and worker.slot is not None:
                 self.relay.heard(worker.slot, message)
             case Hello() if worker.state is WorkerState.STARTING:

@@ -4,7 +4,7 @@ Passes introductions between workers.
 Initiator and target of a hole punch are usually on different workers. The worker that is asked knows only its own
 peers, so it asks the hub; the hub looks the target up and passes the question to the worker that has it, and the answer
 back. Nothing is remembered in between: messages carry all that is needed, and one that gets lost with its worker ends
-in the initiator's own timeout.
+in the initiator's own timeout. What has become of those who were introduced is a book of its own (``punches``).
 
 The hub is also where the limits of the whole node are: every sound request passes it, whichever worker it came in on,
 and a peer may have connections to all of them. What it counts by:
@@ -25,11 +25,13 @@ from typing import Final
 from antquic_server.config.model import NatSettings
 from antquic_server.errors import AddressDecodeError
 from antquic_server.ipc.messages import Introduce, Introduced, Message
+from antquic_server.ipc.punch_messages import PunchReported
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.coordination import RejectionReason
 from antquic_server.protocol.coordinator import PeerAddresses, find_stand_in
 from antquic_server.protocol.limits import KeyedBuckets, address_prefixes
 from antquic_server.supervisor.directory import Directory, PeerConnection
+from antquic_server.supervisor.punches import Punches
 from antquic_server.supervisor.target_limits import RATE_TABLE_ENTRIES, Limit, TargetLimits
 
 DIRECT: Final = "direct"
@@ -45,13 +47,18 @@ RELAY_FROM_ROUND: Final = 2
 """The round of an initiator from which on it is taken to dial through its relay session, if it has one."""
 
 
+HubMessage = Introduce | Introduced | PunchReported
+"""What workers say about introductions."""
+
+
 class Hub:
     """
     ``tell_slot`` sends a message to the worker of a slot; False if there is none or its queue is full.
 
-    ``relay_addresses`` returns where a peer is reached through its relay sessions here, the newest first. ``limited``
+    ``relay_addresses`` returns where a peer is reached through its relay sessions here, the newest first;
+    ``holds_relay`` and ``relayed`` are for ``punches.Punches``. ``limited``
     counts the requests that were refused as RateLimited, ``introduced_by`` the pairs of peers that were given
-    addresses, ``clock`` is in monotonic seconds.
+    addresses, ``punches`` keeps how it went on, ``clock`` is in monotonic seconds.
     """
 
     def __init__(
@@ -62,7 +69,10 @@ class Hub:
         nat: NatSettings,
         clock: Callable[[], float],
         relay_addresses: Callable[[bytes], Sequence[SocketAddress]] = lambda _: (),
+        holds_relay: Callable[[bytes], bool] = lambda _: False,
+        relayed: Callable[[bytes, bytes], bool] = lambda *_: False,
     ) -> None:
+        self.punches = Punches(directory.mapping, holds_relay, relayed)
         self.limited = dict.fromkeys(Limit, 0)
         self.introduced_by = dict.fromkeys((DIRECT, RELAYED), 0)
         self._directory = directory
@@ -74,6 +84,16 @@ class Hub:
             Limit.INITIATOR: _buckets(nat.coordination_rate_per_s, nat.coordination_burst),
             Limit.UNPROVEN_ADDRESS: _buckets(UNPROVEN_PER_S, UNPROVEN_BURST),
         }
+
+    def heard(self, slot: int, message: HubMessage) -> None:
+        """React to what the worker of ``slot`` says."""
+        match message:
+            case Introduce():
+                self.introduce(slot, message)
+            case Introduced():
+                self.introduced(message)
+            case PunchReported():
+                self.punches.reported(message, self._clock())
 
     def introduce(self, slot: int, message: Introduce) -> None:
         """Pass a question of the worker of ``slot`` on, or answer why not."""
@@ -96,7 +116,10 @@ class Hub:
         if not message.reason:
             relays = (*self._relay_addresses(message.initiator), *self._relay_addresses(message.target))
             named = {message.initiator_address, message.target_address}
-            self.introduced_by[RELAYED if named & set(map(str, relays)) else DIRECT] += 1
+            path = RELAYED if named & set(map(str, relays)) else DIRECT
+            self.introduced_by[path] += 1
+            if path is DIRECT:
+                self.punches.introduced(message.initiator, message.target, self._clock())
         self._tell_slot(message.slot, message)
 
     def _pass_on(self, question: Introduce, target: PeerConnection) -> RejectionReason | None:

@@ -44,6 +44,7 @@ from antquic_server.supervisor.process import WorkerListener, WorkerProcess
 from antquic_server.supervisor.qlog_desk import QlogDesk
 from antquic_server.supervisor.reload import compare, merge
 from antquic_server.supervisor.sd_notify import ServiceManager
+from antquic_server.supervisor.statistics import Statistics
 from antquic_server.supervisor.status import NodeFacts, NodeStatus
 from antquic_server.supervisor.traces import TraceListener
 
@@ -134,6 +135,7 @@ async def _serve(build: Callable[..., "Supervisor"], endpoint: Endpoint, control
         loop.add_signal_handler(number, partial(supervisor.handle_stop_signal, number))
     loop.add_signal_handler(signal.SIGHUP, supervisor.handle_reload_signal)
     admin = AdminServer(supervisor.status, supervisor.admin_names)
+    supervisor.status.admin_refused = lambda: admin.refused
     await admin.start(endpoint.admin)
     owner = ControlServer(supervisor.status, supervisor.levels, supervisor.traces)
     if control is not None:
@@ -212,6 +214,8 @@ class Supervisor:
             control=None if control is None else str(control.path),
             keylog=settings.log.keylog or None,
         )
+        self._statistics: Statistics | None = None
+        """From when the node serves."""
         self.status = NodeStatus(facts, self._fleet, clock=loop.time, settings=settings)
         self.admin_names = settings.admin.names
 
@@ -224,6 +228,8 @@ class Supervisor:
         finally:
             # Also when this task is cancelled: a worker must not outlive the sockets' owner.
             self._fleet.kill()
+            self._fleet.hub.punches.settle_all()
+            self._write_statistics(final=True)
         if self._hopeless is not None:
             raise CannotBootError(self._hopeless)
         return self._exit_code
@@ -312,6 +318,24 @@ class Supervisor:
         if not self.status.neglected():
             self._service.alive(self._loop.time())
 
+    def _begin_statistics(self) -> None:
+        interval_s = self._settings.log.stats_interval_s
+        if not interval_s:
+            return
+        self._statistics = Statistics(self._loop.time())
+
+        def due() -> None:
+            if not self._finished.done():
+                self._loop.call_later(interval_s, due)
+                self._write_statistics(final=False)
+
+        self._loop.call_later(interval_s, due)
+
+    def _write_statistics(self, *, final: bool) -> None:
+        if self._statistics is not None:
+            line = self._statistics.line(self.status.totals(), self._loop.time())
+            log.info("statistics", final=final, **line)
+
     def _announce(self) -> None:
         """Print the one line on standard output that says the node serves."""
         facts = {
@@ -328,6 +352,7 @@ class Supervisor:
         except OSError as error:
             # Whoever started us no longer reads; that is no reason not to serve.
             log.warning("cannot write the ready line", error=str(error))
+        self._begin_statistics()
         self._announced = True
         self._service.ready(self.status.line())
         log.info("serving", listen=self._endpoint.listen, peer_id=self._peer_id, admin=self._endpoint.admin_url)

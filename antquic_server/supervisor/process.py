@@ -12,6 +12,7 @@ told of the end may rely on nobody reading the sockets any more.
 
 import asyncio
 import os
+import resource
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -57,11 +58,29 @@ class EndReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessFigures:
-    """What the kernel says about a process; ``cpu_percent`` is of one core, since the last reading."""
+    """
+    What the kernel says about a process.
+
+    ``cpu_percent`` is of one core, since the last reading, ``cpu_s`` since the start, ``started_unix_s``. ``max_files``
+    is 0 where the system does not say.
+    """
 
     cpu_percent: float
     rss_bytes: int
     open_files: int
+    cpu_s: float = 0.0
+    max_files: int = 0
+    started_unix_s: float = 0.0
+
+    def series(self) -> dict[str, float]:
+        """Return them under the keys of ``stats.counters``."""
+        return {
+            "process_cpu_s": self.cpu_s,
+            "process_resident_bytes": self.rss_bytes,
+            "process_open_fds": self.open_files,
+            "process_max_fds": self.max_files,
+            "process_start_time_s": self.started_unix_s,
+        }
 
 
 class FiguresReader:
@@ -77,10 +96,14 @@ class FiguresReader:
             if self._process is None:
                 self._process = psutil.Process(self._pid)
             with self._process.oneshot():
+                times = self._process.cpu_times()
                 return ProcessFigures(
                     cpu_percent=self._process.cpu_percent(interval=None),
                     rss_bytes=self._process.memory_info().rss,
                     open_files=self._open_files(self._process),
+                    cpu_s=times.user + times.system,
+                    max_files=_max_files(self._pid),
+                    started_unix_s=self._process.create_time(),
                 )
         except psutil.Error:
             return None
@@ -172,15 +195,20 @@ class WorkerProcess:
         return self.heartbeat.connections if self.heartbeat is not None else 0
 
     def snapshot(self) -> dict[str, float]:
-        """Return its counters and gauges as of the last heartbeat; empty before the first."""
+        """Return its counters and gauges as of the last heartbeat, and the kernel's figures; empty before the first."""
         heartbeat = self.heartbeat
         if heartbeat is None:
             return {}
-        return heartbeat.counters | {
-            "active_connections": heartbeat.connections,
-            "handshakes_in_flight": heartbeat.handshakes_in_flight,
-            "loop_lag_s": heartbeat.loop_lag_s,
-        }
+        figures = {} if self.figures is None else self.figures.series()
+        return (
+            heartbeat.counters
+            | figures
+            | {
+                "active_connections": heartbeat.connections,
+                "handshakes_in_flight": heartbeat.handshakes_in_flight,
+                "loop_lag_s": heartbeat.loop_lag_s,
+            }
+        )
 
     def send(self, message: Message) -> bool:
         """Send a message; False if it was dropped."""
@@ -227,7 +255,8 @@ class WorkerProcess:
 
     def read_figures(self) -> None:
         """Ask the kernel for CPU, memory and descriptors."""
-        self.figures = self._figures_reader.read()
+        # One that has just ended keeps the last ones: the CPU time it has used is part of the slot's total.
+        self.figures = self._figures_reader.read() or self.figures
 
     def check_exit(self) -> None:
         """Notice the end of the process; called by the loop where it can watch, else now and then."""
@@ -254,6 +283,15 @@ class WorkerProcess:
             self._loop.call_later(SPEECHLESS_GRACE_S, self.kill, EndReason.CHANNEL)
         else:
             self.kill(EndReason.PROTOCOL)
+
+
+def _max_files(pid: int) -> int:
+    try:
+        limit = resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
+    except (AttributeError, OSError):
+        # No such call on this system, or the process belongs to somebody else.
+        return 0
+    return 0 if limit == resource.RLIM_INFINITY else limit
 
 
 def _start(

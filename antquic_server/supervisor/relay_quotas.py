@@ -118,6 +118,10 @@ class RelayQuotas:
         """Where a peer is reached through its stream sessions, the newest first."""
         return [each.address for each in reversed(self._by_peer.get(peer_id, [])) if each.address is not None]
 
+    def holds(self, peer_id: bytes) -> bool:
+        """Whether a peer has any session."""
+        return peer_id in self._by_peer
+
     # Sessions come and go.
 
     def reserve(

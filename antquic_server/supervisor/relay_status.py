@@ -26,6 +26,8 @@ __all__ = ["relay_document"]
 def relay_document(quotas: RelayQuotas, totals: Mapping[str, float], now_s: float) -> dict[str, object]:
     """Return the document; ``totals`` are the counters of the whole node."""
     limits = quotas.settings
+    # First, since a period that is over ends only when somebody looks.
+    ends_in_s = quotas.bytes.ends_in_s(now_s)
     values = {item.name: getattr(limits, item.name) for item in fields(limits)}
     return {
         "enabled": limits.enabled,
@@ -48,7 +50,7 @@ def relay_document(quotas: RelayQuotas, totals: Mapping[str, float], now_s: floa
         "quota": {
             "used_bytes": quotas.bytes.node_bytes,
             "peers": quotas.bytes.peers,
-            "ends_in_s": round(quotas.bytes.ends_in_s(now_s), 3),
+            "ends_in_s": round(ends_in_s, 3),
         },
         "limits": {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()},
     }

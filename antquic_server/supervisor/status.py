@@ -8,29 +8,33 @@ The document of ``/status``::
     spares     pid and state of the processes without a slot
     totals     counters and gauges of the whole node, keys as in ``stats.counters``
     directory  peers, connections, dropped
+    punches    successful, failed and unknown hole punches, by_nat_pair (``punches``)
     relay      sessions, delivered bytes, introductions, refusals, canaries, quota and limits (``relay_status``)
     configuration          every setting in force, by section and key; of secrets only the paths of their files
     configuration_changes  defaults of the settings that differ from them, by ``section.key``
     control    path of the control socket, null without one
     keylog     file that the TLS secrets go to, null (as it should be) without one
+
+Histograms and the figures of processes are on the Prometheus page only.
 """
 
-from collections.abc import Callable
+import platform
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from antquic_server import __version__
 from antquic_server.config.model import Settings, changed_from_default, to_plain
 from antquic_server.stats import prometheus
+from antquic_server.stats.counters import METRICS, SEPARATOR
 from antquic_server.stats.merge import merge
+from antquic_server.stats.prometheus import SUPERVISOR
 from antquic_server.supervisor.fleet import Fleet
 from antquic_server.supervisor.history import History
-from antquic_server.supervisor.process import FiguresReader, ProcessFigures, WorkerProcess
+from antquic_server.supervisor.process import FiguresReader, WorkerProcess
+from antquic_server.supervisor.punches import punch_document
 from antquic_server.supervisor.relay_status import relay_document
 from antquic_server.supervisor.slots import Slot
-
-SUPERVISOR = "supervisor"
-"""Value of the label ``worker`` for what the supervisor itself counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,8 @@ class NodeStatus:
         self._facts = facts
         self._fleet = fleet
         self._clock = clock
+        self.admin_refused: Callable[[], int] = lambda: 0
+        """Connections that the admin endpoint has refused; set by whoever runs it."""
         self._figures_reader = FiguresReader(facts.pid)
         self._history = History(started_s=facts.started_s)
         self.settings_changed(settings or Settings())
@@ -134,12 +140,13 @@ class NodeStatus:
             "spares": [
                 {"pid": worker.pid, "state": str(worker.state)} for worker in fleet.workers if worker.slot is None
             ],
-            "totals": totals,
+            "totals": _plain(totals),
             "directory": {
                 "peers": fleet.directory.peer_count,
                 "connections": fleet.directory.connection_count,
                 "dropped": fleet.directory.dropped,
             },
+            "punches": punch_document(totals),
             "relay": relay_document(fleet.relay.quotas, totals, now_s),
             "configuration": self._configuration,
             "configuration_changes": self._configuration_changes,
@@ -153,10 +160,10 @@ class NodeStatus:
 
     def metrics(self) -> bytes:
         """Return the Prometheus page."""
-        pages = {SUPERVISOR: self._own() | _figures(self._figures_reader.read())}
+        figures = self._figures_reader.read()
+        pages = {SUPERVISOR: self._own() | self._limits() | ({} if figures is None else figures.series())}
         for slot in self._fleet.slots:
-            worker = slot.worker
-            living = worker.snapshot() | _figures(worker.figures) if worker is not None else None
+            living = None if slot.worker is None else slot.worker.snapshot()
             pages[str(slot.index)] = self._fleet.retired.slot_total(slot.index, living)
         return prometheus.render(pages)
 
@@ -190,6 +197,7 @@ class NodeStatus:
             restarts
             | limited
             | introduced
+            | fleet.hub.punches.counters()
             | fleet.relay.counters()
             | {
                 "ipc_dropped": fleet.ipc_dropped,
@@ -198,8 +206,25 @@ class NodeStatus:
                 "slots_ready": fleet.ready_count,
                 "spares_ready": len(fleet.spares),
                 "loop_lag_s": fleet.watch.lag_s,
+                "admin_refused": self.admin_refused(),
             }
         )
+
+    def _limits(self) -> dict[str, float]:
+        """What the figures of the page are to be held against."""
+        fleet, quotas = self._fleet, self._fleet.relay.quotas
+        # First, since a period that is over ends only when somebody looks.
+        quotas.bytes.ends_in_s(self._clock())
+        build = SEPARATOR.join(("build_info", __version__, platform.python_version(), self.pqc_provider() or "none"))
+        return {
+            build: 1,
+            "slots": len(fleet.slots),
+            "draining": int(fleet.stopping),
+            "max_connections": fleet.plan.max_connections,
+            "relay_max_sessions": quotas.settings.max_sessions,
+            "relay_quota_bytes": quotas.settings.max_bytes,
+            "relay_quota_used_bytes": quotas.bytes.node_bytes,
+        }
 
     def _slot(self, slot: Slot[WorkerProcess], now_s: float) -> dict[str, object]:
         row: dict[str, object] = {
@@ -212,7 +237,7 @@ class NodeStatus:
             return row | {
                 "state": "vacant",
                 "pid": None,
-                "counters": self._fleet.retired.slot_total(slot.index, None),
+                "counters": _plain(self._fleet.retired.slot_total(slot.index, None)),
             }
         row |= {
             "state": str(worker.state),
@@ -220,7 +245,7 @@ class NodeStatus:
             "uptime_s": round(now_s - worker.started_s, 3),
             "heartbeat_age_s": round(now_s - worker.last_heartbeat_s, 3),
             "connections": worker.open_connections,
-            "counters": self._fleet.retired.slot_total(slot.index, worker.snapshot()),
+            "counters": _plain(self._fleet.retired.slot_total(slot.index, worker.snapshot())),
         }
         if worker.heartbeat is not None:
             row["handshakes_in_flight"] = worker.heartbeat.handshakes_in_flight
@@ -238,11 +263,10 @@ def _is_ready(slot: Slot[WorkerProcess]) -> bool:
     return slot.worker is not None and slot.worker.is_ready
 
 
-def _figures(figures: ProcessFigures | None) -> dict[str, float]:
-    if figures is None:
-        return {}
-    return {
-        "process_cpu_percent": figures.cpu_percent,
-        "process_resident_bytes": figures.rss_bytes,
-        "process_open_fds": figures.open_files,
-    }
+def _plain(snapshot: Mapping[str, float]) -> dict[str, float]:
+    """Leave out what only makes sense on the Prometheus page."""
+    return {key: value for key, value in snapshot.items() if not _is_for_prometheus(key.partition(SEPARATOR)[0])}
+
+
+def _is_for_prometheus(name: str) -> bool:
+    return name.startswith("process_") or METRICS[name].kind == "histogram"

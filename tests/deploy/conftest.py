@@ -25,7 +25,7 @@ from support.require import require
 
 
 @pytest.fixture(scope="session")
-def _containers_are_possible() -> None:
+def containers_are_possible() -> None:
     """Skip with the reason when rights or programs are missing; in CI that is a failure."""
     require(os.geteuid() == 0, "needs root to boot containers")
     missing = tools_missing()
@@ -33,7 +33,7 @@ def _containers_are_possible() -> None:
 
 
 @pytest.fixture(scope="session")
-def wheels(_containers_are_possible: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def wheels(containers_are_possible: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Wheels of this tree by what they are good for: a first version, the next one, and one whose node never starts."""
     directory = tmp_path_factory.mktemp("own-wheels")
 
@@ -48,7 +48,7 @@ def wheels(_containers_are_possible: None, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
-def net(_containers_are_possible: None) -> Iterator[Network]:
+def net(containers_are_possible: None) -> Iterator[Network]:
     """The network of the machines."""
     with network() as net:
         yield net
@@ -80,6 +80,7 @@ def playbooks(net: Network, wheels: dict[str, Path], tmp_path_factory: pytest.Te
         "antquic_server_firewall_policy": "drop",
         "antquic_server_firewall_admin_sources": [f"{net.host}/32"],
         "antquic_server_journal_max_use": "",
+        "antquic_server_tuning": False,
         "antquic_server_log_file": "node.log",
         "antquic_server_prometheus_directory": "/srv",
         "antquic_server_prometheus_labels": {"site": "lab"},
@@ -97,5 +98,5 @@ def deployed(playbooks: Playbooks, net: Network, wheels: dict[str, Path]) -> Ite
     with booted(net, image, ["alpha", "beta"], binds=binds, prepare=prepare) as machines:
         pristine = [files_of(machine.root) for machine in machines]
         recap = playbooks.run("site.yml", machines)
-        assert recap.exit_code == 0, recap.output[-5000:]
+        recap.require_success()
         yield Deployed(machines=machines, recap=recap, playbooks=playbooks, wheels=wheels, pristine=pristine)

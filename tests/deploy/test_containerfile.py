@@ -49,7 +49,7 @@ def test_last_stage_is_small_and_without_rights() -> None:
 
 
 @pytest.fixture(scope="module")
-def image(_containers_are_possible: None, tmp_path_factory: pytest.TempPathFactory) -> Image:
+def image(containers_are_possible: None, tmp_path_factory: pytest.TempPathFactory) -> Image:
     """The image, built from this tree with packages from the mirror and wheels from the cache."""
     base, mirror = debian_image()
     pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": WHEELS}

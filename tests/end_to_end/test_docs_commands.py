@@ -44,13 +44,19 @@ class Elsewhere:
     words: str
 
 
-Recipe = Until | Verdict | Elsewhere
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRun:
+    """A target of the Makefile that would change the tree: that it exists is all that is tried."""
+
+
+Recipe = Until | Verdict | DryRun | Elsewhere
 
 RECIPES: list[tuple[str, Recipe]] = [
     (r"make run\b", Elsewhere(file=".ci/run", words="make --no-print-directory run")),
     (r"make test\b", Elsewhere(file=".ci/run", words='make --no-print-directory -C "$clone" test')),
     (r"make check\b", Elsewhere(file=".ci/run", words="make --no-print-directory check")),
     (r"make (peers|liboqs)\b", Elsewhere(file=".ci/run", words="make --no-print-directory peers")),
+    (r"make (lint|fmt|docs)", DryRun()),
     (r"ant-quic ", Elsewhere(file="tests/support/ant_quic.py", words="--no-default-bootstrap")),
     (r"antquic-server (doctor|tune (check|apply --dry-run))", Verdict()),
     (r"antquic-server peer (receive|listen)", Until(output="[0-9a-f]{64}")),
@@ -103,6 +109,8 @@ def test_command_of_the_documentation(
         else:
             _watch(shared, text, recipe.output)
         return
+    if isinstance(recipe, DryRun):
+        text = f"{text} --dry-run"
     codes = recipe.codes if isinstance(recipe, Verdict) else (0,)
     done = shared.run(text, timeout_s=COMMAND_TIMEOUT_S)
     assert done.returncode in codes, f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"

@@ -9,6 +9,7 @@ from antquic_server.peer.endpoint import Endpoint
 from support.ant_quic import AntQuicPeer
 from support.node import StartNode
 from support.peers import loopback, run
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.peers]
 
@@ -68,6 +69,13 @@ def test_a_real_peer_reaches_us_through_our_node(start_node: StartNode, ant_quic
                 assert not connection.is_closed, peer.describe()
                 assert not peer.events("peer_disconnected"), peer.describe()
                 assert endpoint.stats().introductions_received >= 1
+                # The other side does not report how it went: one word is enough.
+                await asyncio.to_thread(
+                    wait_until,
+                    lambda: node.status()["punches"]["successful"],
+                    timeout_s=RUST_TIMEOUT_S,
+                    what="successful hole punch",
+                )
                 link = connection.link_number
                 assert await asyncio.wait_for(connection.recv_message(), RUST_TIMEOUT_S)
                 assert connection.link_number == link

@@ -7,6 +7,7 @@ import pkgutil
 import random
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +26,7 @@ from antquic_server.pqc.pool import PqcPool
 from antquic_server.pqc.provider import validate_ciphertext_untrusted, validate_encapsulation_key_untrusted
 from antquic_server.pqc.select import load_provider
 from antquic_server.protocol.address import SocketAddress, pull_address_untrusted
+from antquic_server.protocol.address_discovery import Mapping
 from antquic_server.protocol.codepoints import NamedGroup
 from antquic_server.protocol.coordination import decode_envelope_untrusted
 from antquic_server.protocol.frames import EXTENSION_FRAME_TYPES, pull_frame_untrusted
@@ -36,6 +38,7 @@ from antquic_server.protocol.parameters import (
     pull_extension_parameters_untrusted,
     push_extension_parameters,
 )
+from antquic_server.protocol.punch_report import PunchReport, decode_punch_report_untrusted, encode_punch_report
 from antquic_server.protocol.raw_public_key import (
     decode_subject_public_key_info_untrusted,
     encode_subject_public_key_info,
@@ -85,6 +88,7 @@ from workers.channel_table import Channel, ChannelTable
 from workers.connection import Connection
 from workers.coordination import Coordination, Surroundings
 from workers.incoming import Incoming
+from workers.punch_reports import PunchReports
 from workers.relay_meter import SessionMeter
 from workers.relay_ports import RelayPort
 from workers.relay_session import RelayCounters, RelaySession
@@ -190,6 +194,8 @@ CHANNEL_MESSAGES = [
         ChannelClosed(channel_id=CHANNEL_ID, reason="closed"),
     )
 ]
+PUNCH_REPORT = encode_punch_report(PunchReport(other=BOB, succeeded=True, nat_mapping=Mapping.DEPENDENT))
+PUNCH_REPORTS = PunchReports(lambda message: len(encode(message)) > 0, count().__next__, CounterSet())
 BIND = encode_bind(CHANNEL_ID, 2, TARGET_KEY)
 UNKNOWN = encode_unknown(CHANNEL_ID, bytes(16))
 CHANNEL_DATAGRAMS = [BIND, UNKNOWN, data_header(CHANNEL_ID) + bytes(20), data_header(made_up_id(2)) + bytes(20)]
@@ -341,6 +347,10 @@ FEEDS: dict[str, tuple[Feed, list[bytes]]] = {
         pull_extension_parameters_untrusted,
         [PARAMETERS],
     ),
+    "antquic_server.protocol.punch_report.decode_punch_report_untrusted": (
+        decode_punch_report_untrusted,
+        [PUNCH_REPORT],
+    ),
     "antquic_server.protocol.raw_public_key.decode_subject_public_key_info_untrusted": (
         decode_subject_public_key_info_untrusted,
         [encode_subject_public_key_info(bytes(1952))],
@@ -403,6 +413,10 @@ FEEDS: dict[str, tuple[Feed, list[bytes]]] = {
     "workers.coordination.Coordination.handle_message_untrusted": (
         lambda data: COORDINATION.handle_message_untrusted(CONNECTION, data),
         [REQUEST, OTHER_REQUEST],
+    ),
+    "workers.punch_reports.PunchReports.handle_message_untrusted": (
+        lambda data: PUNCH_REPORTS.handle_message_untrusted(CONNECTION, data),
+        [PUNCH_REPORT],
     ),
     "workers.relay_session.RelaySession.send_untrusted": (_feed_session, RELAY_FRAMES),
     "workers.strangers.Strangers.judge_untrusted": (_feed_strangers, DATAGRAMS),

@@ -119,8 +119,12 @@ class Machine:
         ]
         command += ["--kill-signal=SIGRTMIN+3", "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--boot"]
         command += [f"--bind-ro={here}:{there}" for there, here in self.binds.items()] + ["--console=pipe"]
+        # Settings of its own network namespace may be changed there, as on a machine of its own.
+        environment = {**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"}
         with (self.directory / "console").open("ab") as console:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, env=environment
+            )
         wait_until(self._booted, timeout_s=BOOT_TIMEOUT_S, what=f"system on {self.name}")
 
     def _booted(self) -> bool:

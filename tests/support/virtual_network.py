@@ -20,6 +20,7 @@ from typing import Any
 
 from aioquic.quic.events import ConnectionTerminated, StreamDataReceived
 
+from antquic_server.ipc.punch_messages import PunchReported
 from antquic_server.peer.core import PeerCore
 from antquic_server.peer.events import PeerEvent
 from antquic_server.peer.factory import QuicFactory
@@ -27,6 +28,7 @@ from antquic_server.peer.link import Link, Quic
 from antquic_server.peer.links import Links
 from antquic_server.peer.settings import PeerSettings
 from antquic_server.protocol.address import SocketAddress
+from antquic_server.protocol.address_discovery import Mapping as NatMapping
 from antquic_server.protocol.coordination import (
     CoordinationAccepted,
     CoordinationMessage,
@@ -38,8 +40,11 @@ from antquic_server.protocol.coordination import (
     encode_envelope,
 )
 from antquic_server.protocol.coordinator import PeerAddresses, choose_addresses, refusal
+from antquic_server.protocol.punch_report import PREFIX as PUNCH_REPORT
+from antquic_server.protocol.punch_report import PunchReport, decode_punch_report_untrusted
 from antquic_server.protocol.raw_public_key import peer_id as derive_peer_id
 from antquic_server.protocol.relay_control import ChannelMessage, encode_channel_message, is_channel_message
+from antquic_server.supervisor.punches import Punches
 from support.stand_in import StandIn, public_key_of
 from support.virtual_relay import ChannelBroker, StreamPorts
 
@@ -239,6 +244,9 @@ class Node:
             send=lambda where, data: network.send(self, where, data),
         )
         self.streams = StreamPorts(network, self, self._links.touch)
+        self.reports: list[tuple[bytes, PunchReport]] = []
+        """What peers have said about their hole punches, and who."""
+        self.punches = Punches(lambda _: NatMapping.UNKNOWN, lambda _: False, self.channels.connects)
 
     @property
     def address(self) -> SocketAddress:
@@ -306,11 +314,26 @@ class Node:
         if is_channel_message(event.data):
             self.channels.message(event.data, link)
             return
+        if event.data.startswith(PUNCH_REPORT):
+            assert link.peer_id is not None
+            report = decode_punch_report_untrusted(event.data)
+            self.reports.append((link.peer_id, report))
+            self.punches.reported(
+                PunchReported(
+                    peer_id=link.peer_id,
+                    other=report.other,
+                    succeeded=report.succeeded,
+                    nat_mapping=report.nat_mapping,
+                ),
+                now_s,
+            )
+            return
         envelope = decode_envelope_untrusted(event.data)
         assert envelope is not None
         request = envelope.message
         assert isinstance(request, CoordinationRequest)
         self.requests += 1
+        self.punches.tick(now_s)
         reason = self.refuse or refusal(envelope, request, now_unix_ms=int(now_s * 1000), take_token=lambda: True)
         target = self._by_peer.get(request.target)
         if reason is None and target is None:
@@ -325,6 +348,8 @@ class Node:
             chosen = choose_addresses(_seen(link), _seen(target))
             assert chosen is not None
             by_relay = self.streams.at(link) if request.round > 1 else None
+            if not by_relay and not self.streams.at(target):
+                self.punches.introduced(request.initiator, request.target, now_s)
             chosen = (by_relay or chosen[0], self.streams.at(target) or chosen[1])
             answer = CoordinationAccepted(
                 initiator=request.initiator,

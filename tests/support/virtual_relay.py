@@ -91,6 +91,10 @@ class ChannelBroker:
         self._tell = tell
         self._send = send
 
+    def connects(self, one: bytes, other: bytes) -> bool:
+        """Whether there is a channel between two peers."""
+        return any({leg.peer_id for leg in channel.legs} == {one, other} for channel in self.channels.values())
+
     def message(self, data: bytes, link: Link) -> None:
         """Take in what a peer says about channels."""
         message = decode_channel_message_untrusted(data)

@@ -118,6 +118,10 @@ class FakeWorker:
             stop=lambda: self.endpoint.calls.append("stop relay"),
             drain=lambda: self.endpoint.calls.append("drain relay"),
         )
+        self.loop_watch = SimpleNamespace(
+            start=lambda: self.endpoint.calls.append("start watch"),
+            stop=lambda: self.endpoint.calls.append("stop watch"),
+        )
 
     def snapshot(self, loop_lag_s: float) -> dict[str, float]:
         """Some counters."""
@@ -198,7 +202,7 @@ def test_assignment_makes_it_serve() -> None:
             it.supervisor.send(ASSIGN)
             ready = await it.first(Ready)
             assert ready == Ready(slot=3, generation=2, pqc_provider="made-up", offloads=["gro"])
-            assert it.worker.endpoint.calls == ["start", "start relay"]
+            assert it.worker.endpoint.calls == ["start", "start relay", "start watch"]
             assert it.control.stage is Stage.SERVING
 
     run(story())
@@ -417,9 +421,11 @@ def test_drain_closes_reports_and_ends() -> None:
             assert it.worker.endpoint.calls == [
                 "start",
                 "start relay",
+                "start watch",
                 "drain relay",
                 ("drain", 0x4E5B02, "PeerShutdown"),
                 "stop qlog",
+                "stop watch",
                 "stop relay",
                 "stop",
             ]
@@ -452,7 +458,15 @@ def test_end_of_the_channel_ends_the_worker() -> None:
             await it.first(Ready)
             it.supervisor.close()
             assert await asyncio.wait_for(it.stopped, 5.0) == 1
-            assert it.worker.endpoint.calls == ["start", "start relay", "stop qlog", "stop relay", "stop"]
+            assert it.worker.endpoint.calls == [
+                "start",
+                "start relay",
+                "start watch",
+                "stop qlog",
+                "stop watch",
+                "stop relay",
+                "stop",
+            ]
 
     run(story())
 

@@ -65,6 +65,7 @@ def test_channel_comes_about_in_four_steps() -> None:
         connection=BOB_AT[1], target=BOB, initiator=ALICE, channel_id=channel_id, key=create.target_key, token=token
     )
     assert stage.told() == [(BOB_AT[0], offer)]
+    assert not stage.desk.channels.connects(ALICE, BOB)
 
     stage.desk.heard(BOB_AT[0], ChannelAnswerIn(peer_id=BOB, channel_id=channel_id, accepted=True))
     opened = ChannelOpenedOut(
@@ -78,6 +79,9 @@ def test_channel_comes_about_in_four_steps() -> None:
     )
     assert stage.told() == [(ALICE_AT[0], opened)]
     assert stage.desk.quotas.count(RelayMode.CHANNEL) == len(stage.desk.channels) == 1
+    assert stage.desk.channels.connects(ALICE, BOB)
+    assert stage.desk.channels.connects(BOB, ALICE)
+    assert not stage.desk.channels.connects(ALICE, CAROL)
     stage.wait(60)
     assert [message for _, message in stage.told() if isinstance(message, ChannelClosedOut)] == []
 

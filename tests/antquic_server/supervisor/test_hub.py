@@ -48,6 +48,7 @@ class Stage:
             nat=nat,
             clock=lambda: self.now_s,
             relay_addresses=lambda peer_id: self.relays.get(peer_id, []),
+            holds_relay=self.relays.__contains__,
         )
         self.told: list[tuple[int, Message]] = []
         self.deaf: set[int] = set()

@@ -1,5 +1,6 @@
 """Tests of what the node says about itself, over a fleet of pretended processes."""
 
+import platform
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
@@ -51,8 +52,9 @@ class PretendedWorker:
         return 4 if self.heartbeat else 0
 
     def snapshot(self) -> dict[str, float]:
-        """One counter and one gauge."""
-        return {"retries": self.retries, "loop_lag_s": 0.002}
+        """One counter and one gauge, a histogram and figures of the process."""
+        figures = {} if self.figures is None else self.figures.series()
+        return {"retries": self.retries, "loop_lag_s": 0.002, "loop_delay_s|0.001": 5, **figures}
 
 
 class PretendedFleet:
@@ -77,8 +79,11 @@ class PretendedFleet:
         )
         self.directory.peer_up(PEER, listed)
         self.hub = SimpleNamespace(
-            limited={Limit.INITIATOR: 3, Limit.TARGET: 0}, introduced_by={"direct": 8, "relayed": 1}
+            limited={Limit.INITIATOR: 3, Limit.TARGET: 0},
+            introduced_by={"direct": 8, "relayed": 1},
+            punches=SimpleNamespace(counters=lambda: {"hole_punches|failed|unknown|dependent": 4}),
         )
+        self.plan = SimpleNamespace(max_connections=10)
         self.relay = SimpleNamespace(
             quotas=RelayQuotas(RelaySettings(), 100.0),
             counters=lambda: {"relay_refusals|channel|open_rate": 2, "relay_misreports": 0},
@@ -96,10 +101,12 @@ class PretendedFleet:
         return {0: self.workers[0].snapshot()}
 
 
-def status_of(fleet: PretendedFleet) -> NodeStatus:
-    """The status of a node that has run for ten seconds."""
+def status_of(fleet: PretendedFleet, now_s: float = 110.0) -> NodeStatus:
+    """The status of a node that has run for ten seconds, or until ``now_s``."""
     facts = NodeFacts(peer_id=PEER, pid=1, listen=["127.0.0.1:10000"], steered=True, started_s=100.0)
-    return NodeStatus(facts, cast("Fleet", fleet), clock=lambda: 110.0)
+    status = NodeStatus(facts, cast("Fleet", fleet), clock=lambda: now_s)
+    status.admin_refused = lambda: 7
+    return status
 
 
 def test_document_has_all_sections() -> None:
@@ -151,12 +158,22 @@ def test_document_has_all_sections() -> None:
     assert isinstance(relay, dict)
     assert relay["introductions"] == {"direct": 8, "relayed": 1}
     assert relay["refusals"] == {"channel": {"open_rate": 2}, "stream": {}}
+    assert document["punches"] == {
+        "successful": 0,
+        "failed": 4,
+        "unknown": 0,
+        "by_nat_pair": [{"initiator": "unknown", "target": "dependent", "successful": 0, "failed": 4}],
+    }
+    totals = document["totals"]
+    assert isinstance(totals, dict)
+    assert not [key for key in totals if key.startswith(("loop_delay_s", "process_"))]
     assert list(document) == [
         "node",
         "workers",
         "spares",
         "totals",
         "directory",
+        "punches",
         "relay",
         "configuration",
         "configuration_changes",
@@ -226,6 +243,35 @@ def test_metrics_page_has_a_series_per_slot_and_the_supervisor() -> None:
     assert samples["antquic_process_resident_bytes", "0"] == 1 << 20
     assert samples["antquic_slots_ready", "supervisor"] == 1
     assert ("antquic_loop_lag_seconds", "1") not in samples
+    assert samples["antquic_loop_delay_seconds_count", "0"] == 5
+    assert samples["antquic_slots", "supervisor"] == 2
+    assert samples["antquic_max_connections", "supervisor"] == 10
+    assert samples["antquic_relay_quota_bytes", "supervisor"] == 0
+    assert samples["antquic_admin_refused_total", "supervisor"] == 7
+
+
+def test_used_quota_is_that_of_the_present_period() -> None:
+    """Also when nothing has been relayed since it began; the page and the document agree."""
+    fleet = PretendedFleet()
+    fleet.relay.quotas.bytes.use(PEER, 500, 101.0)
+    series = 'antquic_relay_quota_used_bytes{worker="supervisor"} '
+    assert f"{series}500.0" in status_of(fleet).metrics().decode()
+
+    later = status_of(fleet, 101.0 + RelaySettings().quota_period_s)
+    relay = later.document()["relay"]
+    assert isinstance(relay, dict)
+    assert relay["quota"]["used_bytes"] == 0
+    assert f"{series}0.0" in later.metrics().decode()
+
+
+def test_build_is_named_on_the_page() -> None:
+    """What runs, as labels of one series, so that an upgrade shows."""
+    page = status_of(PretendedFleet()).metrics().decode()
+    (line,) = [line for line in page.splitlines() if line.startswith("antquic_build_info{")]
+    assert f'version="{__version__}"' in line
+    assert 'pqc_provider="liboqs"' in line
+    assert f'python="{platform.python_version()}"' in line
+    assert line.endswith(" 1.0")
 
 
 def test_peers_are_listed_with_their_slots() -> None:
