@@ -118,7 +118,7 @@ MEANINGS: Final[dict[str, str]] = {
     "log.format": "`auto` writes for people on a terminal, and JSON otherwise.",
     "log.modules": (
         "Levels of single modules: `supervisor` means `antquic_server.supervisor` and all below it; `quic` is "
-        "aioquic."
+        "aioquic. A module that does not exist is a mistake."
     ),
     "log.repeat_burst": (
         "Lines of one event (logger, level and text) that are written in `repeat_window_s`; the rest is summed up in "
@@ -126,8 +126,7 @@ MEANINGS: Final[dict[str, str]] = {
     ),
     "log.repeat_window_s": "Length of that window.",
     "log.keylog": (
-        "File for the TLS secrets of every connection, for Wireshark; whoever has it can read the traffic. Empty: "
-        "none."
+        "File for the TLS secrets of every connection, for Wireshark; whoever has it can read the traffic. Empty: none."
     ),
     "log.stats_interval_s": (
         "How often a line with the figures of the whole node is logged; 0 never "
