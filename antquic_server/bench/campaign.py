@@ -5,6 +5,7 @@ import signal
 import sys
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -180,7 +181,21 @@ def _guarded(action: Callable[[Mapping[str, str]], Report], options: Mapping[str
         raise BenchmarkError(where(error)) from error
     if not isinstance(report, Report):
         raise BenchmarkError(f"returned {type(report).__name__}, expected a Report")
+    _check_rows(report)
     return report
+
+
+def _check_rows(report: Report) -> None:
+    """Refuse rows that could not be told apart when runs are repeated or compared, or that do not fit their table."""
+    for table in report.tables:
+        if not all(len(row) == len(table.columns) for row in table.rows):
+            raise BenchmarkError(f"table {table.title!r} has a row of another length than its columns")
+        if table.chart is not None and table.chart not in table.names:
+            raise BenchmarkError(f"table {table.title!r} has no column {table.chart!r} to draw")
+        keys = Counter((figure.row, figure.column.name) for figure in table.figures())
+        for (row, name), number in keys.items():
+            if number > 1:
+                raise BenchmarkError(f"table {table.title!r} has {name!r} of {row!r} {number} times")
 
 
 def _text(name: str, reports: Sequence[Report], *, several: bool) -> str:

@@ -246,10 +246,10 @@ class AdminSettings:
     listen: Annotated[str, ListenAddress()] = "127.0.0.1:10001"
     # The endpoint asks nobody who they are, so an address others can reach must be wished for twice.
     allow_remote: Annotated[bool, Flag()] = False
-    # Addresses and localhost are always right; any other name could be a stranger's that points here.
-    names: Annotated[tuple[str, ...], HostNames()] = ()
     # Empty: control-<pid>.sock in the runtime directory (``supervisor.control_socket``), so that nodes never collide.
     control: Annotated[str, PathText()] = ""
+    # Addresses and localhost are always right; any other name could be a stranger's that points here.
+    names: Annotated[tuple[str, ...], HostNames()] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -213,6 +213,29 @@ def test_bug_of_a_benchmark_is_one_line_with_its_place(fakes: dict[str, Fake], m
         run(Request(names=["one"]))
 
 
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [
+        (Table(title="t", columns=("n", Column(name="x")), rows=[("a", 1), ("a", 2)]), "'x' of 'a' 2 times"),
+        (Table(title="t", columns=("n", Column(name="x")), rows=[("a", 1, 2)]), "row of another length"),
+        (Table(title="t", columns=("n", Column(name="x")), rows=[("a", 1)], chart="y"), "no column 'y' to draw"),
+    ],
+)
+def test_tables_that_could_not_be_compared_are_refused(
+    fakes: dict[str, Fake], monkeypatch: pytest.MonkeyPatch, table: Table, complaint: str
+) -> None:
+    """In one line, when the benchmark is run for the first time; two plain rows alike are nobody's business."""
+    plain = Table(title="plain", columns=("n",), rows=[("a",), ("a",)])
+    monkeypatch.setitem(
+        vars(campaign)["BENCHMARKS"],
+        "one",
+        Benchmark(summary="", run=lambda options: Report(tables=[plain, table], notes=[])),
+    )
+
+    with pytest.raises(BenchmarkError, match=f"table 't' has .*{complaint}"):
+        run(Request(names=["one"]))
+
+
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt(), BrokenPipeError()], ids=["Ctrl-C", "closed pipe"])
 def test_interruption_saves_what_there_is(
     fakes: dict[str, Fake], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, interruption: BaseException
