@@ -49,6 +49,9 @@ QUICK: Mapping[str, str] = {"rounds": "1", "seconds": "1", "calls": "2000"}
 _CONCURRENT_HANDSHAKES = 16
 _HANDSHAKE_TIMEOUT_S = 10.0
 
+_SETTLE_S = 0.5
+"""For the worker to hear of its new level, and to be done with the connections of the turn before."""
+
 
 _EVERY_LINE = ("--set", "log.repeat_burst=0")
 
@@ -136,6 +139,7 @@ def run(options: Mapping[str, str]) -> Report:
 
 def _measure(node: _Node, level: str, settings: ClientSettings, load: EchoLoad, found: _Found) -> None:
     node.control.ask("POST", "/log", {"set": [level]})
+    time.sleep(_SETTLE_S)
     before = node.lines()
     found.echoes.append(measure_live_echo(node.server, settings, load))
     found.handshakes_per_cpu_s.append(uvloop.run(_shake_hands(node.server, settings, load.seconds)))

@@ -117,7 +117,8 @@ MEANINGS: Final[dict[str, str]] = {
     "log.level": "The least important level that is written.",
     "log.format": "`auto` writes for people on a terminal, and JSON otherwise.",
     "log.modules": (
-        "Levels of single modules: `supervisor` means `antquic_server.supervisor` and all below it; `quic` is aioquic."
+        "Levels of single modules: `supervisor` means `antquic_server.supervisor` and all below it; `quic` is "
+        "aioquic. A module that does not exist is a mistake."
     ),
     "log.repeat_burst": (
         "Lines of one event (logger, level and text) that are written in `repeat_window_s`; the rest is summed up in "
