@@ -19,7 +19,7 @@ def test_path_comes_from_the_node_unless_it_is_given(monkeypatch: pytest.MonkeyP
     assert control_client(parser.parse_args(["--control", "/a.sock"])).path == Path("/a.sock")
     found = control_client(parser.parse_args(["--admin", "http://127.0.0.1:5"]))
     assert found.path == Path("/run/127.0.0.1-5.sock")
-    monkeypatch.setattr(module, "configured_admin", lambda: ("::1", 6))
+    monkeypatch.setattr(module, "chosen_admin", lambda option: ("::1", 6) if option is None else None)
     assert control_client(parser.parse_args([])).path == Path("/run/::1-6.sock")
     monkeypatch.setattr(module, "fetch_status", lambda _host, _port: {"control": None})
     with pytest.raises(ControlRefusedError, match="has no control socket"):
