@@ -19,7 +19,7 @@ ROOT = Path(antquic_server.__file__).parents[1]
 LEVELS = "one of 'debug', 'info', 'warning', 'error', 'critical'"
 LISTEN = "ADDRESS:PORT with an IPv4 address or an IPv6 address in brackets"
 NO_NAMES = "(host names are not looked up: a node must come up without a resolver)"
-COMMANDS = "serve, status, identity, peer, bench, natlab"
+COMMANDS = "serve, status, top, profile, identity, peer, bench, natlab"
 URL = "a URL like http://127.0.0.1:10001"
 SEE_SERVE = "; see antquic-server serve --help"
 
