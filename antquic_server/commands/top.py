@@ -1,28 +1,15 @@
 """
 ``antquic-server top``: what a running node is doing, live in the terminal.
 
-It only asks for ``/status``. A second thread does the asking, so that keys are obeyed while a node takes its time; a
-node that goes away is said to be away, its last figures stay, and it is asked again until it is back.
+It only asks for ``/status``; what is shown of that is in ``top_view``, and when in ``top_screen``.
 """
 
 import argparse
-import queue
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 
-from rich.console import Console, RenderableType
-from rich.live import Live
+from antquic_server.commands.status import chosen_admin
+from antquic_server.errors import ConfigurationError
 
-from antquic_server.commands.status import chosen_admin, fetch_status
-from antquic_server.commands.status_figures import Answer, Figures
-from antquic_server.commands.terminal_keys import Keys, Terminal
-from antquic_server.commands.top_view import TALKER_ORDERS, WORKER_ORDERS, History, View, render
-from antquic_server.errors import AdminUnreachableError, ConfigurationError
-
-__all__ = ["EXAMPLES", "SUMMARY", "Screen", "add_arguments", "run"]
+__all__ = ["EXAMPLES", "SUMMARY", "add_arguments", "interval", "run"]
 
 SUMMARY = "watch a running node: workers, throughput, relay, top talkers, drops"
 
@@ -41,8 +28,6 @@ Without --admin: the admin address of the configuration ($ANTQUIC_CONFIG).
 MIN_INTERVAL_S = 0.2
 MAX_INTERVAL_S = 3600.0
 
-Fetch = Callable[[], Mapping[str, object]]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``top``."""
@@ -55,24 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Show frames until somebody presses q, or one; returns the exit code."""
     interval_s = interval(arguments.interval)
     host, port = chosen_admin(arguments.admin)
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    console = Console(markup=False, highlight=False, emoji=False)
-    unicode = (console.encoding or "").lower().startswith("utf")
-    screen = Screen(View(width=console.width, url=url, interval_s=interval_s, unicode=unicode))
 
-    def fetch() -> Mapping[str, object]:
-        return fetch_status(host, port)
+    # Imported only now because it brings rich along, which the other commands are not to wait for.
+    from antquic_server.commands.top_screen import show
 
-    # A node that is not there from the beginning is a mistake in the address more often than not.
-    screen.take(Answer(document=fetch(), at_s=time.monotonic()))
-    if arguments.once or not console.is_terminal:
-        time.sleep(interval_s)
-        screen.take(Answer(document=fetch(), at_s=time.monotonic()))
-        console.print(screen.frame(console.width, None))
-        return 0
-    with Terminal(sys.stdin.fileno()) as terminal:
-        screen.keys = terminal.has_keys
-        _watch(console, terminal, screen, fetch, interval_s)
+    show(host, port, interval_s=interval_s, once=arguments.once)
     return 0
 
 
@@ -86,99 +58,3 @@ def interval(text: str) -> float:
         expected = f"seconds from {MIN_INTERVAL_S:g} to {MAX_INTERVAL_S:g}"
         raise ConfigurationError("command line", "--interval", text, expected)
     return value
-
-
-class Screen:
-    """What is shown at the moment: the last answers, and what the keys have set."""
-
-    def __init__(self, view: View) -> None:
-        self.paused = False
-        self.keys = False
-        self._view = view
-        self._history = History()
-        self._last: Answer | None = None
-        self._figures: Figures | None = None
-        self._trouble = ""
-        self._talker_order = next(iter(TALKER_ORDERS))
-        self._worker_order = next(iter(WORKER_ORDERS))
-
-    def take(self, answer: Answer | str) -> None:
-        """Take in an answer of the node, or why there is none."""
-        if isinstance(answer, str):
-            self._trouble = answer
-            return
-        self._trouble = ""
-        figures = Figures(answer, self._last)
-        self._last = answer
-        self._history.add(figures)
-        if not self.paused:
-            self._figures = figures
-
-    def press(self, key: str) -> bool:
-        """React to a key; False for the one that ends it all."""
-        if key in ("p", " "):
-            self.paused = not self.paused
-        elif key in ("t", "right"):
-            self._talker_order = _next(TALKER_ORDERS, self._talker_order)
-        elif key == "left":
-            self._talker_order = _next(reversed(list(TALKER_ORDERS)), self._talker_order)
-        elif key in ("w", "down"):
-            self._worker_order = _next(WORKER_ORDERS, self._worker_order)
-        elif key == "up":
-            self._worker_order = _next(reversed(list(WORKER_ORDERS)), self._worker_order)
-        return key != "q"
-
-    def frame(self, width: int, height: int | None) -> RenderableType:
-        """Return what is to be seen now, in a terminal of that size."""
-        if self._figures is None:
-            return ""
-        view = replace(
-            self._view,
-            width=width,
-            height=height,
-            paused=self.paused,
-            trouble=self._trouble,
-            talker_order=self._talker_order,
-            worker_order=self._worker_order,
-            keys=self.keys,
-        )
-        return render(self._figures, self._history, view)
-
-
-def _next(orders: Iterable[str], present: str) -> str:
-    """Return the order after the present one, the first after the last."""
-    names = list(orders)
-    return names[(names.index(present) + 1) % len(names)]
-
-
-def _watch(console: Console, terminal: Terminal, screen: Screen, fetch: Fetch, interval_s: float) -> None:
-    answers: queue.SimpleQueue[Answer | str] = queue.SimpleQueue()
-    stopped = threading.Event()
-
-    def ask() -> None:
-        while not stopped.wait(interval_s):
-            try:
-                document = fetch()
-            except AdminUnreachableError as error:
-                answers.put(str(error))
-            else:
-                answers.put(Answer(at_s=time.monotonic(), document=document))
-            terminal.wake()
-
-    # A daemon: whoever presses q does not wait for a node that takes its time.
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        with Live(console=console, screen=True, auto_refresh=False) as live:
-            going_on = True
-            while going_on:
-                while not answers.empty():
-                    screen.take(answers.get())
-                live.update(screen.frame(console.width, console.height), refresh=True)
-                going_on = _obey(screen, terminal.wait(interval_s))
-    finally:
-        stopped.set()
-
-
-def _obey(screen: Screen, keys: Keys) -> bool:
-    """React to keys, up to one that ends it: False then."""
-    return all(map(screen.press, keys))
