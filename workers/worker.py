@@ -113,114 +113,131 @@ def build_worker(assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) 
     Raises:
         CannotBootError: A provider, key or certificate cannot be used.
     """
-    settings = from_plain(assign.settings)
-    counters = CounterSet()
-    pool = PqcPool(load_provider(settings.pqc.provider), settings.pqc.memory_pool_size)  # type: ignore[arg-type]
-    node_key = pool.signing_key(assign.identity_seed)
-    layout = ConnectionIdLayout(node_id=peer_id(node_key.public_key)[:2], worker_count=assign.worker_count)
-    # Of the node key, not of this process, so that a successor can reset its predecessor's connections.
-    reset_key = _derive(assign.identity_seed, b"antquic-server stateless reset")
+    return _Builder(assign, hooks, loop).worker()
 
-    def new_connection_id() -> bytes:
-        return layout.new_connection_id(assign.slot, os.urandom)
 
-    qlog = QlogDesk(
-        slot=assign.slot,
-        generation=assign.generation,
-        tell_hub=hooks.tell_hub,
-        monotonic_s=time.monotonic,
-        unix_s=time.time,
-    )
-    hooks = qlog.listen_to(hooks)
-    configuration = _quic_configuration(settings, assign)
-    options = replace(
-        _connection_options(settings, pool, node_key),
-        new_connection_id=new_connection_id,
-        stateless_reset_token=lambda cid: reset_token(reset_key, cid),
-    )
+class _Builder:
+    """Makes the parts of one worker, each once, and puts them together."""
 
-    def make_quic(admitted: Admitted) -> NodeQuicConnection:
-        return qlog.watch(
+    def __init__(self, assign: Assign, hooks: Hooks, loop: asyncio.AbstractEventLoop) -> None:
+        self._assign = assign
+        self._loop = loop
+        self._settings = settings = from_plain(assign.settings)
+        self._counters = CounterSet()
+        provider = load_provider(settings.pqc.provider)  # type: ignore[arg-type]
+        self._pool = PqcPool(provider, settings.pqc.memory_pool_size)
+        node_key = self._pool.signing_key(assign.identity_seed)
+        self._layout = ConnectionIdLayout(node_id=peer_id(node_key.public_key)[:2], worker_count=assign.worker_count)
+        # Of the node key, not of this process, so that a successor can reset its predecessor's connections.
+        self._reset_key = reset_key = _derive(assign.identity_seed, b"antquic-server stateless reset")
+        self._qlog = QlogDesk(
+            slot=assign.slot,
+            generation=assign.generation,
+            tell_hub=hooks.tell_hub,
+            monotonic_s=time.monotonic,
+            unix_s=time.time,
+        )
+        self._hooks = self._qlog.listen_to(hooks)
+        self._configuration = _quic_configuration(settings, assign)
+        self._options = replace(
+            _connection_options(settings, self._pool, node_key),
+            new_connection_id=self._new_connection_id,
+            stateless_reset_token=lambda cid: reset_token(reset_key, cid),
+        )
+        self._sockets = _adopt_sockets(assign)
+        self._share = relay_share(settings.relay, assign.worker_count)
+        self._channels = channel_table(assign, settings, self._sockets, self._counters)
+
+    def worker(self) -> Worker:
+        """Return the whole, with the endpoint that all services send through."""
+        surroundings = _surroundings(self._hooks, lambda: endpoint)
+        coordination = _coordination(self._settings, self._counters, surroundings)
+        channel_control = ChannelControl(surroundings, self._counters)
+        punch_reports = PunchReports(self._hooks.tell_hub, time.monotonic, self._counters)
+        relay_streams = self._relay_streams(lambda: endpoint)
+        kinds = _message_kinds(coordination, channel_control, punch_reports)
+        endpoint = self._endpoint(ControlStreams(kinds, relay_streams))
+        loop_delay = self._counters.histogram("loop_delay_s")
+        return Worker(
+            endpoint=endpoint,
+            coordination=coordination,
+            relay_streams=relay_streams,
+            qlog=self._qlog,
+            talkers=TalkerReports(endpoint.connections, self._hooks.tell_hub, self._loop),
+            relay=build_relay(
+                self._assign,
+                self._settings,
+                table=self._channels,
+                control=channel_control,
+                streams=relay_streams,
+                share=self._share,
+                counters=self._counters,
+                tell_hub=self._hooks.tell_hub,
+                loop=self._loop,
+            ),
+            loop_watch=LoopWatch(loop_delay.observe, clock=time.monotonic, loop=self._loop),
+            pool=self._pool,
+            tally=self._options.tally,
+            counters=self._counters,
+            heartbeat_interval_s=self._settings.endpoint.heartbeat_interval_s,
+            offloads=self._sockets[0].offloads if self._sockets else [],
+        )
+
+    def _endpoint(self, service: Service) -> Endpoint:
+        return Endpoint(
+            sockets=self._sockets,
+            stray=StrayReceiver(_adopt_stray(self._assign.steering_fd)),
+            counters=self._counters,
+            make_strangers=self._make_strangers,
+            make_quic=self._make_quic,
+            service=service,
+            channels=self._channels,
+            hooks=self._hooks,
+            limits=EndpointLimits(
+                handshake_timeout_s=HANDSHAKE_TIMEOUT_BASE_S * self._settings.pqc.handshake_timeout_multiplier,
+                keep_alive_s=self._settings.endpoint.keep_alive_s,
+            ),
+            loop=self._loop,
+        )
+
+    def _relay_streams(self, endpoint: Callable[[], Endpoint]) -> RelayStreams:
+        return stream_relay(
+            _application(self._settings, self._counters, echo=self._assign.echo),
+            self._settings,
+            sockets=self._assign.sockets,
+            tell_hub=self._hooks.tell_hub,
+            endpoint=endpoint,
+            share=self._share,
+            counters=self._counters,
+            loop=self._loop,
+            echo=self._assign.echo,
+        )
+
+    def _new_connection_id(self) -> bytes:
+        return self._layout.new_connection_id(self._assign.slot, os.urandom)
+
+    def _make_quic(self, admitted: Admitted) -> NodeQuicConnection:
+        return self._qlog.watch(
             NodeQuicConnection(
-                configuration=configuration,
-                options=options,
+                configuration=self._configuration,
+                options=self._options,
                 original_destination_connection_id=admitted.original_destination_cid,
                 retry_source_connection_id=admitted.retry_source_cid,
             )
         )
 
-    sockets = _adopt_sockets(assign)
-    admission = _admission(settings, assign, counters, new_connection_id)
-
-    def make_strangers(reply: Callable[[PathAddress, bytes], None]) -> Strangers:
+    def _make_strangers(self, reply: Callable[[PathAddress, bytes], None]) -> Strangers:
         return Strangers(
-            slot=assign.slot,
-            layout=layout,
-            stray_senders=[_adopt_stray(fd) for fd in assign.steering_fds],
-            admission=admission,
-            counters=counters,
-            reset_key=reset_key,
-            resets_per_s=settings.limits.stateless_resets_per_s,
+            slot=self._assign.slot,
+            layout=self._layout,
+            stray_senders=[_adopt_stray(fd) for fd in self._assign.steering_fds],
+            admission=_admission(self._settings, self._assign, self._counters, self._new_connection_id),
+            counters=self._counters,
+            reset_key=self._reset_key,
+            resets_per_s=self._settings.limits.stateless_resets_per_s,
             random_bytes=os.urandom,
             reply=reply,
         )
-
-    surroundings = _surroundings(hooks, lambda: endpoint)
-    coordination = _coordination(settings, counters, surroundings)
-    channel_control = ChannelControl(surroundings, counters)
-    punch_reports = PunchReports(hooks.tell_hub, time.monotonic, counters)
-    channels = channel_table(assign, settings, sockets, counters)
-    share = relay_share(settings.relay, assign.worker_count)
-    relay_streams = stream_relay(
-        _application(settings, counters, echo=assign.echo),
-        settings,
-        sockets=assign.sockets,
-        tell_hub=hooks.tell_hub,
-        endpoint=lambda: endpoint,
-        share=share,
-        counters=counters,
-        loop=loop,
-        echo=assign.echo,
-    )
-    endpoint = Endpoint(
-        sockets=sockets,
-        stray=StrayReceiver(_adopt_stray(assign.steering_fd)),
-        counters=counters,
-        make_strangers=make_strangers,
-        make_quic=make_quic,
-        service=ControlStreams(_message_kinds(coordination, channel_control, punch_reports), relay_streams),
-        channels=channels,
-        hooks=hooks,
-        limits=EndpointLimits(
-            handshake_timeout_s=HANDSHAKE_TIMEOUT_BASE_S * settings.pqc.handshake_timeout_multiplier,
-            keep_alive_s=settings.endpoint.keep_alive_s,
-        ),
-        loop=loop,
-    )
-    return Worker(
-        endpoint=endpoint,
-        coordination=coordination,
-        relay_streams=relay_streams,
-        qlog=qlog,
-        talkers=TalkerReports(endpoint.connections, hooks.tell_hub, loop),
-        relay=build_relay(
-            assign,
-            settings,
-            table=channels,
-            control=channel_control,
-            streams=relay_streams,
-            share=share,
-            counters=counters,
-            tell_hub=hooks.tell_hub,
-            loop=loop,
-        ),
-        loop_watch=LoopWatch(counters.histogram("loop_delay_s").observe, clock=time.monotonic, loop=loop),
-        pool=pool,
-        tally=options.tally,
-        counters=counters,
-        heartbeat_interval_s=settings.endpoint.heartbeat_interval_s,
-        offloads=sockets[0].offloads if sockets else [],
-    )
 
 
 def _derive(secret: bytes, purpose: bytes) -> bytes:

@@ -39,7 +39,6 @@ from antquic_server.peer.links import Links
 from antquic_server.peer.messages import Messages, Receivers
 from antquic_server.peer.nat_behaviour import NatObserver, PortGrowth
 from antquic_server.peer.punch_reports import report_punch
-from antquic_server.peer.punching import Failure
 from antquic_server.peer.pursuits import Pursuits, PursuitSurroundings
 from antquic_server.peer.recovery import Recovery, data_arrived
 from antquic_server.peer.registry import RANK_BYTES, RANK_CONTEXT, RANK_LABEL, Candidate, Registry
@@ -94,51 +93,10 @@ class PeerCore:
             path_by_stream=self._path_by_stream,
             tallies=self.tallies,
         )
-        around = Surroundings(
-            send=self._send_message,
-            find=self.links.find,
-            own_candidates=self._own_candidates,
-            port_growth=self._port_growth,
-            dial=self._dials.candidate,
-            ended=self._punch_ended,
-            unix_s=unix_s,
-        )
-        self.introductions = Introductions(around, settings=settings, own_peer_id=own_peer_id, tallies=self.tallies)
+        self.introductions = self._make_introductions(unix_s)
         self.recovery = Recovery(self.registry, self.links.find, self.links.touch, self._look_for)
-        self.relaying = Relaying(
-            CoreSurroundings(
-                send=self._send_message,
-                touch=self.links.touch,
-                links=lambda: list(self.links),
-                node_links=lambda: self.node_links,
-                live_link=self.live_link,
-                receive=self.links.receive_datagram,
-                dial=self._dials.relayed,
-                introductions=self.introductions,
-                adopt=self._adopt,
-                close_spare=self._dials.supersede,
-                failed=self._relay_failed,
-                tell=self._events.append,
-                unix_s=unix_s,
-            ),
-            settings=settings,
-            own_peer_id=own_peer_id,
-            tallies=self.tallies,
-        )
-        self._pursuits = Pursuits(
-            PursuitSurroundings(
-                now_s=lambda: self._now_s,
-                live_link=self.live_link,
-                cancel_dials=self._dials.cancel,
-                tell=self._events.append,
-                report=self._report_punch,
-            ),
-            introductions=self.introductions,
-            relaying=self.relaying,
-            settings=settings,
-            own_peer_id=own_peer_id,
-            tallies=self.tallies,
-        )
+        self.relaying = self._make_relaying(unix_s)
+        self._pursuits = self._make_pursuits()
         receivers = Receivers(
             coordination=self.introductions.handle_message,
             channel=self.relaying.message,
@@ -146,6 +104,53 @@ class PeerCore:
             program=lambda link, data: self._events.append(MessageArrived(link=link, data=data)),
         )
         self._messages = Messages(receivers, settings=settings, tallies=self.tallies)
+
+    def _make_introductions(self, unix_s: Callable[[], float]) -> Introductions:
+        around = Surroundings(
+            send=self._send_message,
+            find=self.links.find,
+            own_candidates=self._own_candidates,
+            port_growth=self._port_growth,
+            dial=self._dials.candidate,
+            ended=lambda *told: self._pursuits.punch_ended(*told),  # noqa: PLW0108 - the pursuits are made last
+            unix_s=unix_s,
+        )
+        return Introductions(around, settings=self.settings, own_peer_id=self.own_peer_id, tallies=self.tallies)
+
+    def _make_relaying(self, unix_s: Callable[[], float]) -> Relaying:
+        around = CoreSurroundings(
+            send=self._send_message,
+            touch=self.links.touch,
+            links=lambda: list(self.links),
+            node_links=lambda: self.node_links,
+            live_link=self.live_link,
+            receive=self.links.receive_datagram,
+            dial=self._dials.relayed,
+            introductions=self.introductions,
+            adopt=self._adopt,
+            close_spare=self._dials.supersede,
+            failed=lambda *told: self._pursuits.relay_failed(*told),  # noqa: PLW0108 - likewise
+            tell=self._events.append,
+            unix_s=unix_s,
+        )
+        return Relaying(around, settings=self.settings, own_peer_id=self.own_peer_id, tallies=self.tallies)
+
+    def _make_pursuits(self) -> Pursuits:
+        around = PursuitSurroundings(
+            now_s=lambda: self._now_s,
+            live_link=self.live_link,
+            cancel_dials=self._dials.cancel,
+            tell=self._events.append,
+            report=self._report_punch,
+        )
+        return Pursuits(
+            around,
+            introductions=self.introductions,
+            relaying=self.relaying,
+            settings=self.settings,
+            own_peer_id=self.own_peer_id,
+            tallies=self.tallies,
+        )
 
     # What callers ask for.
 
@@ -383,9 +388,6 @@ class PeerCore:
     def _port_growth(self, coordinator: Link) -> PortGrowth:
         return PortGrowth() if coordinator.dialled is None else self.nat.port_growth(coordinator.dialled)
 
-    def _punch_ended(self, target: bytes, failure: Failure | None, invited: bool) -> None:
-        self._pursuits.punch_ended(target, failure, invited)
-
     def _report_punch(self, number: int, other: bytes, succeeded: bool) -> None:
         report_punch(self.links.find(number), other, succeeded, self.nat, self._send_message)
 
@@ -393,6 +395,3 @@ class PeerCore:
 
     def _path_by_stream(self, target: bytes, address: SocketAddress) -> Path | None:
         return self.relaying.attempts.path_by_stream(target, address)
-
-    def _relay_failed(self, target: bytes, refusal: str, why: Failure | None) -> None:
-        self._pursuits.relay_failed(target, refusal, why)
