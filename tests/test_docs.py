@@ -9,12 +9,38 @@ import pytest
 
 from antquic_server import cli
 from antquic_server.config.load import load_settings
-from support.doc_blocks import REPOSITORY, Snippet, commands, pages, snippets
+from support.doc_blocks import REPOSITORY, Snippet, commands, pages, shown_commands, snippets
 
 # What a block may be: sh is run (tests/end_to_end/test_docs_commands.py), toml and json are read, the rest is shown.
 LANGUAGES = {"sh", "toml", "json", "python", "promql", "yaml", "text", "console", ""}
 
+SHOWN = list(shown_commands())
 PROGRAM_LINES = [each for each in commands() if re.match(r"(sudo )?antquic-server ", each.text)]
+PROGRAM_LINES += [each for each in SHOWN if each.text.startswith("antquic-server ") and "…" not in each.text]
+
+EXECUTED_BY = [
+    (r"antquic-server bench --load", "tests/test_examples.py", "--load"),
+    (r"antquic-server bench .*--profile", "tests/end_to_end/test_bench.py", "--profile"),
+    (r"antquic-server bench", "tests/end_to_end/test_bench.py", "bench"),
+    (r"antquic-server doctor --reach", "tests/end_to_end/test_doctor.py", "--reach"),
+    (r"antquic-server doctor", "tests/end_to_end/test_doctor.py", "--strict"),
+    (r"antquic-server natlab", "tests/natlab/test_matrices.py", "natlab"),
+    (r"antquic-server peer connect", "tests/end_to_end/test_peer.py", "connect"),
+    (r"antquic-server profile", "tests/end_to_end/test_profile.py", "profile"),
+    (r"antquic-server qlog", "tests/end_to_end/test_qlog.py", "qlog"),
+    (r"antquic-server serve --keylog|tshark", "tests/end_to_end/test_keylog.py", "keylog"),
+    (r"antquic-server status", "tests/end_to_end/test_docs_commands.py", "commands()"),
+    (r"antquic-server tune", "tests/end_to_end/test_tune.py", "revert"),
+    (r"nft -f tuning/", "tests/tuning/test_queues.py", "notrack.nft"),
+    (r"ansible-playbook (site|upgrade|rollback|uninstall)\.yml", "tests/deploy/test_deployment.py", "upgrade"),
+    (r"jq|journalctl .*jq", "tests/end_to_end/test_docs_commands.py", "jq"),
+    (r"promtool", "tests/end_to_end/test_prometheus.py", "promtool"),
+    (r"perf", "tests/end_to_end/test_docs_commands.py", "perf"),
+    (r"podman build|podman run", "tests/deploy/test_containerfile.py", "Containerfile"),
+    (r"systemctl|journalctl -u antquic-server", "tests/deploy/test_deployment.py", "systemctl"),
+    (r"pip install 'antquic-server\[(charts|profile)\]'", "pyproject.toml", "profile = ["),
+]
+"""What executes a command that is shown with its output, or that needs more than a line: a file, and words of it."""
 
 
 def test_every_block_is_of_a_known_language() -> None:
@@ -32,9 +58,19 @@ def test_the_program_understands_every_command(command: Snippet) -> None:
     if words and words[-1] in ("--help", "--version"):
         assert words[0] in cli.COMMANDS or words[0].startswith("--")
         return
-    redirect = next((index for index, word in enumerate(words) if word in (">", "|", "2>", "&&", ";")), len(words))
+    redirect = next(
+        (index for index, word in enumerate(words) if word in (">", "|", "2>", "&&", "||", ";")), len(words)
+    )
 
     assert cli._parse(words[:redirect]).command in cli.COMMANDS
+
+
+@pytest.mark.parametrize("command", SHOWN, ids=lambda command: f"{command.place} {command.text}")
+def test_every_command_that_is_shown_is_executed_by_a_test(command: Snippet) -> None:
+    """The first entry that it matches names one that exists."""
+    file, words = next((file, words) for pattern, file, words in EXECUTED_BY if re.match(pattern, command.text))
+
+    assert words in (REPOSITORY / file).read_text()
 
 
 @pytest.mark.parametrize("snippet", list(snippets("toml")), ids=lambda snippet: snippet.place)

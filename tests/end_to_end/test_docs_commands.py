@@ -5,6 +5,7 @@ Most run to their end and must succeed. Some go on until they are ended, so that
 a machine of its own is executed by a test that has one, which must exist and name the command.
 """
 
+import json
 import re
 import signal
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support.doc_blocks import REPOSITORY, Snippet, commands
+from support.doc_blocks import REPOSITORY, Snippet, commands, shown_commands
 from support.doc_stage import ADDRESS, Stage, stage
 from support.waiting import wait_until
 
@@ -128,3 +129,37 @@ def _watch(where: Stage, text: str, output: str) -> None:
         )
     finally:
         assert child.stop(timeout_s=OUTPUT_TIMEOUT_S) in (0, -signal.SIGTERM), child.describe()
+
+
+LOG_FILTERS = [each for each in shown_commands() if re.match(r"(journalctl .*\| )?jq ", each.text)]
+PERF = [each.text for each in shown_commands() if each.text.startswith("perf ")]
+
+
+@pytest.mark.parametrize("command", LOG_FILTERS, ids=lambda command: f"{command.place} {command.text}")
+def test_filter_of_the_documentation(command: Snippet, shared: Stage, request: pytest.FixtureRequest) -> None:
+    """Each way to read a log or a trace with jq reads a real one."""
+    log = shared.directory / "node.log"
+    log.write_text((shared.directory / "stderr-0.log").read_text() + "a line of somebody else\n")
+    text = re.sub(r"^journalctl [^|]*\|", f"cat {log} |", command.text)
+    if "FILE.qlog" in text:
+        traced = shared.run(
+            f"antquic-server qlog {request.getfixturevalue('peer_id')} --seconds 1 --output .", timeout_s=60
+        )
+        assert traced.returncode == 0, traced.stderr
+        text = text.replace("FILE.qlog", str(next(shared.directory.glob("*.qlog"))))
+    done = shared.run(text, timeout_s=OUTPUT_TIMEOUT_S)
+
+    assert (done.returncode, done.stderr) == (0, ""), text
+
+
+def test_perf_sees_a_worker(shared: Stage) -> None:
+    """The commands of the page, for a tenth of their time: perf records a worker and reports where it was."""
+    worker = shared.run("curl -s http://127.0.0.1:10001/status", timeout_s=OUTPUT_TIMEOUT_S)
+    pid = str(json.loads(worker.stdout)["workers"][0]["pid"])
+    record, report = [text.replace("PID", pid).replace("sleep 10", "sleep 1") for text in PERF]
+    recorded = shared.run(record, timeout_s=OUTPUT_TIMEOUT_S)
+    assert recorded.returncode == 0, recorded.stderr
+    reported = shared.run(report, timeout_s=OUTPUT_TIMEOUT_S)
+
+    assert reported.returncode == 0, reported.stderr
+    assert "cpu-clock" in reported.stdout

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["REPOSITORY", "Snippet", "commands", "pages", "snippets"]
+__all__ = ["REPOSITORY", "Snippet", "commands", "pages", "shown_commands", "snippets"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_PROGRAMS = "ansible-playbook|antquic-server|jq|journalctl|nft|perf|pip|podman|promtool|systemctl|tshark"
+_PROGRAM = re.compile(rf"(?:\$ )?(?:sudo )?((?:{_PROGRAMS}) .*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,3 +50,15 @@ def commands() -> Iterator[Snippet]:
             if text and not text.startswith("#"):
                 yield Snippet(place=f"{page}:{number}", language="sh", text=text)
             number += 1 + line.count("\0")
+
+
+def shown_commands() -> Iterator[Snippet]:
+    """Every command in a block that is not ``sh``: a line that begins with a program, after a prompt or without one."""
+    for block in snippets(""), snippets("text"), snippets("console"):
+        for snippet in block:
+            for line in snippet.text.splitlines():
+                if line.startswith("antquic-server: "):
+                    continue
+                found = _PROGRAM.match(re.sub(r"\s{2,}#\s.*$", "", line))
+                if found is not None:
+                    yield Snippet(place=snippet.place, language=snippet.language, text=found[1].rstrip())
