@@ -13,7 +13,7 @@ from support.node import node_environment
 from support.require import require
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 RUN = ("pool", "--quick", "--repeat", "3", "--option", "rounds=1", "--save")
 

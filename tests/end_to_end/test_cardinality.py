@@ -14,6 +14,8 @@ from antquic_server.stats.counters import METRICS
 from antquic_server.stats.prometheus import SUPERVISOR, metric_name
 from support.crowd import Crowd, crowd
 
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
+
 FIRST = 500
 """Peers after which everything has happened that ever will."""
 PEERS = 10_000

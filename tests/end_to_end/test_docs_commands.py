@@ -17,6 +17,8 @@ from support.doc_blocks import REPOSITORY, Snippet, commands, shown_commands
 from support.doc_stage import ADDRESS, Stage, stage
 from support.waiting import wait_until
 
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
+
 COMMAND_TIMEOUT_S = 240.0
 OUTPUT_TIMEOUT_S = 60.0
 

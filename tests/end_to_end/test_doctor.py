@@ -25,7 +25,7 @@ from support.require import require
 from support.veth import in_namespace, veth_pair
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 TIMEOUT_S = 60.0
 

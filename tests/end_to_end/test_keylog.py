@@ -16,7 +16,7 @@ from support.load import WatchedClient, client_pool, connect_peers, run_clients,
 from support.node import Node, StartNode
 from support.require import require
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 TIMEOUT_S = 30.0
 CLIENT_PORT, SERVER_PORT = 40000, 10000

@@ -16,7 +16,7 @@ from support.load import connect_peers, run_clients, wait_healthy
 from support.node import Node, StartNode
 from support.waiting import wait_for_value, wait_until
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 PATIENCE_S = 20.0
 

@@ -24,7 +24,7 @@ from support.profiled import AMONG_THE_HEAVIEST, NodeLoad, documented_frames, ec
 from support.require import require
 from support.waiting import hold_for, wait_until
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 PATIENCE_S = 60.0
 LEAST_SHARE = 0.02

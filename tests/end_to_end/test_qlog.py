@@ -16,7 +16,7 @@ from support.node import StartNode
 from support.qlog import check_qlog, events_named, frames_of
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 TIMEOUT_S = 30.0
 

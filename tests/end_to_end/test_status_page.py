@@ -19,7 +19,7 @@ from support.waiting import wait_until
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 PATIENCE_S = 30.0
 STRANGE_NAME = "rebound.example"

@@ -14,7 +14,7 @@ from support.channel_peer import channel_peer, open_channel
 from support.load import UNLIMITED_RATES, ask, connect_peers, run_clients
 from support.node import Node, StartNode
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 PATIENCE_S = 30.0
 TRAIN = [bytes([number]) * 1000 for number in range(16)]

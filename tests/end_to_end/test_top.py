@@ -27,7 +27,7 @@ from support.load import UNLIMITED_RATES, LoadPeer, peers_of, run_clients
 from support.node import REPOSITORY, Node, StartNode, node_environment, running_node
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 FRAME_START = b"\x1b[H"
 CONTROL = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]|\r")
