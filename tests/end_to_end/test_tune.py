@@ -208,7 +208,9 @@ def test_without_root_nothing_is_touched(root: None, tmp_path: Path) -> None:
     require(shutil.which("setpriv"), "setpriv is missing (package util-linux)")
     # It keeps the right to read everything, for the environment may be in a home directory.
     rights = "-all,+dac_read_search"
-    user = f"setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps={rights} --ambient-caps={rights}"
+    # Nobody may not write the figures of a coverage run either.
+    untraced = "env --unset=COVERAGE_PROCESS_CONFIG --unset=COVERAGE_PROCESS_START"
+    user = f"{untraced} setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps={rights} --ambient-caps={rights}"
     run = run_privately(f"""
 mount --bind {system}/proc/sys /proc/sys || exit 99
 {user} {TUNE} check; echo exit $?
