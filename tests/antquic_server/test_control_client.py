@@ -24,9 +24,14 @@ def _answering(answer: bytes | None) -> Iterator[Path]:
 
         def serve() -> None:
             with sock.accept()[0] as client:
-                if answer is not None:
-                    client.recv(65536)
-                    client.sendall(answer)
+                if answer is None:
+                    return
+                client.recv(65536)
+                client.sendall(answer)
+                client.shutdown(socket.SHUT_WR)
+                # To close over what has not been read would take the answer back.
+                while client.recv(65536):
+                    pass
 
         thread = threading.Thread(target=serve)
         thread.start()
