@@ -127,7 +127,8 @@ def test_flame_graph_of_a_loaded_worker_has_the_documented_frames(
         frame.name.partition(" (")[0]: frame.total_share for frame in heaviest(stacks, AMONG_THE_HEAVIEST, total=True)
     }
     assert {name: shares.get(name) for name in expected if shares.get(name, 0.0) < LEAST_SHARE} == {}
-    assert heaviest(stacks, 1)[0].name in done.stdout
+    # A narrow terminal cuts the file off.
+    assert heaviest(stacks, 1)[0].name.partition(" (")[0] in done.stdout
     assert files_in(tmp_path) == ["cpu.svg"]
 
 
