@@ -8,7 +8,7 @@ from antquic_server.errors import PeerUnreachableError
 from antquic_server.peer.endpoint import Endpoint
 from support.behind_nats import Meet
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 
 async def reached(one: Endpoint, other: Endpoint) -> None:

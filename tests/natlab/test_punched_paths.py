@@ -22,7 +22,7 @@ from antquic_server.peer.settings import PeerSettings
 from support.behind_nats import Meet, start_lab_node
 from support.node import node_environment
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 TRANSFER_BYTES = 8_000_000
 CHUNK_BYTES = 100_000

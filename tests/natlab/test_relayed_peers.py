@@ -21,7 +21,7 @@ from antquic_server.peer.endpoint import Endpoint
 from antquic_server.peer.settings import PeerSettings
 from support.node import node_environment
 
-pytestmark = pytest.mark.end_to_end
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
 NODE_PORT = 4433
 DISCOVERY_S = 3.0

@@ -16,7 +16,7 @@ from antquic_server.natlab.model import KINDS
 from support.lab_peers import LabPeer, lab_node, lab_peer
 from support.waiting import wait_until
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.peers]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.peers, pytest.mark.slow]
 
 NODE = "198.18.0.1:4433"
 SECOND_NODE = "198.18.0.2:4434"
