@@ -6,13 +6,8 @@ weaker than the analyser: types are not inferred, modules are not loaded (every 
 taken to exist), and a variable counts as read if it is read anywhere in the same function or at the top.
 """
 
-import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import tree_sitter_powershell
 from tree_sitter import Language, Node, Parser
@@ -44,24 +39,7 @@ _READ_BY_THE_ENGINE = frozenset(["erroractionpreference"])
 
 
 def complaints(source: bytes) -> list[str]:
-    """
-    Return what is wrong with a script, each as ``Rule: place: what``; empty if nothing is.
-
-    Found out in a process of its own: in one that had run tests for an hour the grammar's C code once aborted, and took
-    all of them along.
-    """
-    found = subprocess.run(
-        [sys.executable, "-m", "support.powershell"],
-        input=source,
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
-        check=True,
-    )
-    result: list[str] = json.loads(found.stdout)
-    return result
-
-
-def _complaints(source: bytes) -> list[str]:
+    """Return what is wrong with a script, each as ``Rule: place: what``; empty if nothing is."""
     root = _PARSER.parse(source).root_node
     found = [*_text_rules(source), *_syntax(root)]
     if any(node.is_error or node.is_missing for node in _walk(root)):
@@ -204,7 +182,3 @@ def _function_rules(function: Node) -> Iterator[str]:
         yield f"PSProvideCommentHelp: {place}: {name}"
     if re.search(r"\breturn[ \t]+\S", text) and "[OutputType(" not in text:
         yield f"PSUseOutputTypeCorrectly: {place}: {name}"
-
-
-if __name__ == "__main__":
-    print(json.dumps(_complaints(sys.stdin.buffer.read())))
