@@ -29,11 +29,10 @@ from antquic_server.tuning.record import (
     make_directories,
     save_record,
 )
+from antquic_server.tuning.recordfile import OLD_RECORD_FILE, RECORD_FILE, OldRecordError, find_record, move_record
 from antquic_server.tuning.rules import normal
 
-__all__ = ["RECORD_FILE", "Report", "TuningError", "apply", "check", "revert"]
-
-RECORD_FILE = Path("var", "lib", "antquic-server", "tuning.json")
+__all__ = ["Report", "TuningError", "apply", "check", "revert"]
 
 _GOOD = frozenset({Verdict.FINE, Verdict.MISSING, Verdict.CHANGED, Verdict.RESTORED, Verdict.AS_FOUND})
 
@@ -77,10 +76,10 @@ def check(root: Path, topics: Iterable[Topic]) -> Report:
 
 
 def _visible_record(root: Path) -> tuple[Record, tuple[str, ...]]:
-    """The record for who only looks: an ordinary user may be kept out of the node's directory."""
+    """The record for who only looks: an ordinary user may be kept out, and a record of the node's is left aside."""
     try:
-        return load_record(root / RECORD_FILE), ()
-    except RecordForbiddenError as error:
+        return find_record(root), ()
+    except (RecordForbiddenError, OldRecordError) as error:
         return Record(), (f"{error}: whether everything applied is kept at the next start is not known",)
 
 
@@ -110,18 +109,19 @@ def apply(root: Path, topics: Iterable[Topic], *, dry_run: bool = False) -> Repo
 
 def _apply(kernel: Kernel, topics: Sequence[Topic], made: Sequence[str]) -> Report:
     record_file, boot_file = kernel.root / RECORD_FILE, kernel.root / BOOT_FILE
+    files = _moved(kernel.root, made)
     record = load_record(record_file)
     _refuse_foreign_lines(boot_file, record)
     outcomes = examine(kernel, topics, record)
     plan = [outcome for outcome in outcomes if outcome.verdict is Verdict.TO_DO]
     done: dict[str, Outcome] = {}
     if plan:
-        record = replace(record, made=(*record.made, *made, *map(str, make_directories(boot_file.parent))))
+        record = _with_made(record, made, make_directories(boot_file.parent))
         save_record(record_file, _with(record, plan))
         done = {outcome.key: _set(kernel, outcome) for outcome in plan}
         record = _with(record, _taken(kernel, done.values()))
         save_record(record_file, record)
-    files = [f"{record_file} written: what was found"] if plan and record.entries else []
+    files += [f"{record_file} written: what was found"] if plan and record.entries else []
     if record.entries and write_boot_file(boot_file, record):
         files.append(f"{boot_file} written: read at every start")
     if not record.entries:
@@ -129,6 +129,17 @@ def _apply(kernel: Kernel, topics: Sequence[Topic], made: Sequence[str]) -> Repo
     after = {outcome.key: outcome for outcome in examine(kernel, topics, record)}
     result = [_result(outcome, done.get(outcome.key), after[outcome.key]) for outcome in outcomes]
     return Report(action="apply", outcomes=tuple(result), files=tuple(files))
+
+
+def _moved(root: Path, made: Sequence[str]) -> list[str]:
+    """Move a record of an early version to where it is safe; returns the sentence about it."""
+    is_moved = move_record(root, made)
+    return [f"{root / RECORD_FILE} written: moved from {root / OLD_RECORD_FILE}"] if is_moved else []
+
+
+def _with_made(record: Record, *made: Iterable[Path | str]) -> Record:
+    """The record with directories that were made, each once."""
+    return replace(record, made=tuple(dict.fromkeys([*record.made, *(str(one) for group in made for one in group)])))
 
 
 def _taken(kernel: Kernel, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
@@ -179,8 +190,7 @@ def revert(root: Path, topics: Iterable[str] = (), *, force: bool = False, dry_r
         RecordError: The record or the file for the next start cannot be read or written.
         TuningError: There is a file for the next start but no record of what was found.
     """
-    record_file, boot_file = root / RECORD_FILE, root / BOOT_FILE
-    record = load_record(record_file)
+    record = find_record(root)
     if not record.entries:
         return _revert_without_record(root, force=force, dry_run=dry_run)
     names = set(topics)
@@ -190,24 +200,42 @@ def revert(root: Path, topics: Iterable[str] = (), *, force: bool = False, dry_r
         outcomes = [_judge(kernel, entry, force=force)[0] for entry in entries]
         return Report(action="revert", outcomes=tuple(outcomes), dry_run=True)
     _require_root(root, "revert")
-    with _alone(root):
-        foreign = foreign_lines(boot_file, record)
-        outcomes = [_put_back(kernel, entry, force=force) for entry in entries]
-        gone = (Verdict.RESTORED, Verdict.AS_FOUND, Verdict.MISSING)
-        rest = record.without(outcome.key for outcome in outcomes if outcome.verdict in gone)
-        files, keep_file = [], bool(foreign) and not force
-        if keep_file:
-            files = [f"{boot_file} kept: it has lines that did not come from here, such as {foreign[0]}"]
-        elif write_boot_file(boot_file, rest):
-            files = [f"{boot_file} {'written: what is left' if rest.entries else 'removed'}"]
-        save_record(record_file, rest)
-        files.append(f"{record_file} {'kept: what is left' if rest.entries else 'removed'}")
+    made = [str(path) for path in make_directories((root / RECORD_FILE).parent)]
+    try:
+        with _alone(root):
+            files = _moved(root, made)
+            record = load_record(root / RECORD_FILE)
+            report, rest, kept = _revert(kernel, entries, record, force=force)
+    finally:
+        _remove_empty(made)
     if not rest.entries:
         _remove_empty(record.made)
-    report = Report(action="revert", outcomes=tuple(outcomes), files=tuple(files))
-    if keep_file:
-        raise TuningError(f"{files[0]}; move them to a file of their own, or use --force")
-    return report
+    if kept:
+        raise TuningError(f"{kept[0]}; move them to a file of their own, or use --force")
+    return replace(report, files=(*files, *report.files))
+
+
+def _revert(
+    kernel: Kernel, entries: Iterable[Entry], record: Record, *, force: bool
+) -> tuple[Report, Record, list[str]]:
+    """Put entries back; returns what came of it, what is left, and which files were kept for what else is in them."""
+    record_file, boot_file = kernel.root / RECORD_FILE, kernel.root / BOOT_FILE
+    foreign = foreign_lines(boot_file, record)
+    outcomes = [_put_back(kernel, entry, force=force) for entry in entries]
+    gone = (Verdict.RESTORED, Verdict.AS_FOUND, Verdict.MISSING)
+    rest = record.without(outcome.key for outcome in outcomes if outcome.verdict in gone)
+    files, kept = [], []
+    if foreign and not force:
+        kept.append(_kept(boot_file, foreign[0]))
+    elif write_boot_file(boot_file, rest):
+        files = [f"{boot_file} {'written: what is left' if rest.entries else 'removed'}"]
+    save_record(record_file, rest)
+    files.append(f"{record_file} {'kept: what is left' if rest.entries else 'removed'}")
+    return Report(action="revert", outcomes=tuple(outcomes), files=tuple(files)), rest, kept
+
+
+def _kept(path: Path, foreign: str) -> str:
+    return f"{path} kept: it has lines that did not come from here, such as {foreign}"
 
 
 def _revert_without_record(root: Path, *, force: bool, dry_run: bool) -> Report:

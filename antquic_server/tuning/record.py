@@ -110,8 +110,8 @@ def _refuse_foreign(path: Path, status: os.stat_result) -> None:
     """
     Refuse a record that somebody else may have written.
 
-    Root writes to the kernel what a record says, and the directory may belong to the account of the node, which
-    parses the datagrams of strangers: whoever took it over must not be given the kernel's settings as well.
+    Root writes to the kernel what a record says, and one of an early version is in the directory of the node's
+    account, which parses the datagrams of strangers: whoever took that over must not be given the kernel's settings.
     """
     if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise RecordError(f"{path}: expected a file that belongs to root and that nobody else may write")
@@ -145,7 +145,7 @@ def make_directories(directory: Path) -> list[Path]:
     """
     missing = [one for one in (directory, *directory.parents) if not one.exists()]
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise RecordError(f"{directory}: cannot be made: {os.strerror(error.errno or 0)}") from None
     return missing[::-1]

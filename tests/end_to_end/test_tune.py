@@ -30,13 +30,15 @@ PRIVATE_FILES = """
 set -u
 mount -t tmpfs tmpfs /var/lib || exit 99
 mount -t tmpfs tmpfs /etc/sysctl.d || exit 99
+mount -t tmpfs tmpfs /etc/modules-load.d || exit 99
 """
 
 
 def run_privately(script: str, *namespaces: str) -> subprocess.CompletedProcess[str]:
-    """Run a shell script in namespaces of its own, with ``/var/lib`` and ``/etc/sysctl.d`` empty and its own."""
+    """Run a shell script in namespaces of its own, with the directories that ``tune`` writes to empty and its own."""
     require(shutil.which("unshare"), "unshare is missing (package util-linux)")
-    require(Path("/etc/sysctl.d").is_dir(), "there is no /etc/sysctl.d")
+    for directory in ("/etc/sysctl.d", "/etc/modules-load.d"):
+        require(Path(directory).is_dir(), f"there is no {directory}")
     command = ["unshare", "--mount", "--propagation", "private", *namespaces, "sh", "-c", PRIVATE_FILES + script]
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode != NOT_PRIVATE, run.stderr
@@ -77,7 +79,7 @@ mount --bind {system}/proc/sys /proc/sys || exit 99
 cat /etc/sysctl.d/60-antquic-server.conf
 for file in /etc/sysctl.d/*; do sysctl --dry-run --load "$file" >/dev/null || echo exit 77; done
 {TUNE} revert; echo exit $?
-find /var/lib /etc/sysctl.d -mindepth 1
+find /var/lib /etc/sysctl.d /etc/modules-load.d -mindepth 1
 """
     run = run_privately(script)
 
@@ -86,9 +88,36 @@ find /var/lib /etc/sysctl.d -mindepth 1
     assert "nothing to change: every setting is as wanted" in run.stdout
     assert "net.core.rmem_max = 26214400" in run.stdout
     assert f"{len(STOCK)} restored" in run.stdout.splitlines()
-    assert run.stdout.splitlines()[-1] == "exit 0", "nothing may be left in /var/lib or /etc/sysctl.d"
+    assert run.stdout.splitlines()[-1] == "exit 0", "nothing may be left in /var/lib, sysctl.d or modules-load.d"
     assert snapshot(system) == before
     assert real_values() == before_here
+
+
+@pytest.mark.parametrize("is_early", [False, True])
+def test_the_first_start_of_the_node_leaves_the_way_back(root: None, tmp_path: Path, is_early: bool) -> None:
+    """systemd gives the state directory to the node's account: no matter, nor for a record that was in there."""
+    system = make_system(tmp_path / "system")
+    before = snapshot(system)
+    state = "/var/lib/antquic-server"
+    early = f"mkdir {state} && mv {state}-tuning/tuning.json {state}/ && rmdir {state}-tuning && {TUNE} apply"
+    run = run_privately(f"""
+umask 0000
+mount --bind {system}/proc/sys /proc/sys || exit 99
+{TUNE} apply >/dev/null; echo exit $?
+{early if is_early else "true"}; echo exit $?
+mkdir -p {state} && chown -R 65534:65534 {state}
+stat -c "%u %a" {state}-tuning {state}-tuning/tuning.json
+{TUNE} check >/dev/null; echo exit $?
+{TUNE} revert >/dev/null; echo exit $?
+find /var/lib /etc/sysctl.d /etc/modules-load.d -mindepth 1
+""")
+
+    assert exit_codes(run) == [0, 0, 0, 0], run.stdout + run.stderr
+    assert run.stderr == ""
+    assert ("moved from /var/lib/antquic-server/tuning.json" in run.stdout) is is_early
+    assert [line for line in run.stdout.splitlines() if line.startswith("0 ")] == ["0 755", "0 644"]
+    assert run.stdout.splitlines()[-2:] == ["exit 0", state], "only the node's own directory is left"
+    assert snapshot(system) == before
 
 
 @pytest.mark.parametrize("program", ["/usr/lib/systemd/systemd-sysctl", "/usr/sbin/sysctl --system"])
@@ -189,7 +218,7 @@ def test_where_everything_is_mounted_for_reading_nothing_is_promised(root: None)
 mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys || exit 99
 [ ! -w /proc/sys/fs/nr_open ] || exit 99
 {TUNE} apply {EVERY_TOPIC} --json; echo exit $?
-find /var/lib /etc/sysctl.d -mindepth 1
+find /var/lib /etc/sysctl.d /etc/modules-load.d -mindepth 1
 """)
     (report,) = objects(run)
 

@@ -10,9 +10,9 @@ import pytest
 
 from antquic_server import cli
 from antquic_server.tuning import actions, effects
-from antquic_server.tuning.actions import RECORD_FILE
 from antquic_server.tuning.effects import Effects, Kept
 from antquic_server.tuning.kernel import Kernel
+from antquic_server.tuning.recordfile import RECORD_FILE
 from support.tuned_system import STOCK, key_file, make_system, snapshot
 
 

@@ -10,11 +10,13 @@ import pytest
 
 from antquic_server.errors import PrivilegeError
 from antquic_server.tuning import actions
-from antquic_server.tuning.actions import RECORD_FILE, Report, TuningError, apply, check, revert
+from antquic_server.tuning.actions import Report, TuningError, apply, check, revert
 from antquic_server.tuning.bootfile import BOOT_FILE, values_at_boot
 from antquic_server.tuning.kernel import Kernel
 from antquic_server.tuning.plan import Verdict, choose_topics
 from antquic_server.tuning.record import RecordError, RecordForbiddenError, load_record
+from antquic_server.tuning.recordfile import OLD_RECORD_FILE, RECORD_FILE, OldRecordError
+from support.require import require
 from support.tuned_system import STOCK, catalogue, key_file, make_system, settings_of, snapshot
 
 RMEM = "net.core.rmem_max"
@@ -323,6 +325,113 @@ def test_a_boot_file_with_foreign_lines_is_not_overwritten(root: Path) -> None:
     assert "vm.swappiness = 5" in (root / BOOT_FILE).read_text()
     assert key_file(root, RMEM).read_text() == "212992\n"
     assert revert(root, force=True).files == (f"{root / BOOT_FILE} removed",)
+
+
+def start_node(root: Path) -> Path:
+    """Make the state directory as systemd does: all in it belongs to the node's account; returns it."""
+    require(os.geteuid() == 0, "needs root")
+    state = root / "var/lib/antquic-server"
+    state.mkdir(parents=True, exist_ok=True)
+    for path in (state, *state.rglob("*")):
+        os.chown(path, 65534, 65534)
+    return state
+
+
+def test_the_first_start_of_the_node_does_not_take_the_way_back(root: Path) -> None:
+    """Apply comes before it on a new machine: check, apply and revert work after it as before."""
+    before = {name: content for name, content in snapshot(root).items() if content is not None}
+    apply(root, catalogue())
+    start_node(root)
+
+    report = check(root, catalogue())
+    assert (report.is_good, report.files) == (True, ())
+    assert not apply(root, catalogue()).has_changed
+    assert revert(root).is_good
+    assert {name: content for name, content in snapshot(root).items() if content is not None} == before
+
+
+def keep_as_before(root: Path) -> Path:
+    """Apply, and put the record where early versions kept it; returns its path."""
+    apply(root, catalogue())
+    old = root / OLD_RECORD_FILE
+    old.parent.mkdir(parents=True, exist_ok=True)
+    (root / RECORD_FILE).rename(old)
+    (root / RECORD_FILE).parent.rmdir()
+    return old
+
+
+@pytest.mark.parametrize("with_apply", [True, False])
+def test_a_record_in_the_old_place_is_moved_and_reverted(root: Path, with_apply: bool) -> None:
+    """Looking leaves it where it is; what changes something takes it along."""
+    (root / OLD_RECORD_FILE).parent.mkdir(parents=True)
+    before = snapshot(root)
+    old = keep_as_before(root)
+    assert check(root, catalogue()).is_good
+    assert apply(root, catalogue(), dry_run=True).is_good
+    assert set(verdicts(revert(root, dry_run=True)).values()) == {Verdict.TO_DO}
+    assert old.exists()
+
+    if with_apply:
+        report = apply(root, catalogue())
+        assert report.files == (f"{root / RECORD_FILE} written: moved from {old}",)
+        assert set(verdicts(report).values()) == {Verdict.FINE}
+        assert not old.exists()
+        assert apply(root, catalogue()).files == ()
+    assert set(verdicts(revert(root)).values()) == {Verdict.RESTORED}
+    assert snapshot(root) == before
+
+
+def test_a_part_of_an_old_record_can_be_reverted(root: Path) -> None:
+    """The rest is in the new place then."""
+    old = keep_as_before(root)
+    revert(root, ["buffers"])
+
+    assert not old.exists()
+    assert load_record(root / RECORD_FILE).entry(RMEM) is None
+    assert load_record(root / RECORD_FILE).entry("fs.file-max") is not None
+
+
+def test_an_old_record_that_the_node_owns_is_not_believed(root: Path) -> None:
+    """Looking says so; what would change something tells the way out, which works."""
+    before = {name: content for name, content in snapshot(root).items() if content is not None}
+    old = keep_as_before(root)
+    start_node(root)
+    kept = snapshot(root)
+
+    report = check(root, catalogue())
+    assert set(verdicts(report).values()) == {Verdict.FINE}
+    assert f"{old}: expected a file that belongs to root" in report.files[0]
+    with pytest.raises(OldRecordError, match="chown root:root"):
+        apply(root, catalogue())
+    for force in (False, True):
+        with pytest.raises(OldRecordError, match="chown root:root"):
+            revert(root, force=force)
+    assert snapshot(root) == kept
+
+    os.chown(old, 0, 0)
+    assert revert(root).is_good
+    assert {name: content for name, content in snapshot(root).items() if content is not None} == before
+
+
+def test_moving_can_be_interrupted_anywhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second revert finishes it, and nothing is put back twice."""
+    before = {name: content for name, content in snapshot(root).items() if content is not None}
+    step = 0
+    while True:
+        step += 1
+        old = keep_as_before(root)
+        with monkeypatch.context() as patch:
+            interrupt_at(step, patch)
+            try:
+                revert(root)
+            except InterruptedRunError:
+                pass
+            else:
+                break
+        revert(root)
+        old.parent.rmdir()
+        assert {name: content for name, content in snapshot(root).items() if content is not None} == before
+    assert step > len(STOCK)
 
 
 def test_a_boot_file_without_its_record_is_not_reverted_blindly(root: Path) -> None:
