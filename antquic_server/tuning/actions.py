@@ -20,6 +20,15 @@ from antquic_server.errors import AntQuicError, PrivilegeError
 from antquic_server.tuning.bootfile import BOOT_FILE, foreign_lines, remove_boot_file, write_boot_file
 from antquic_server.tuning.catalogue import Topic
 from antquic_server.tuning.kernel import Kernel, KernelError, NoSuchKeyError
+from antquic_server.tuning.modulefile import (
+    MODULE,
+    MODULE_FILE,
+    foreign_modules,
+    is_loaded_at_boot,
+    is_ours,
+    needs_module,
+    write_module_file,
+)
 from antquic_server.tuning.plan import Outcome, Verdict, examine
 from antquic_server.tuning.record import (
     Entry,
@@ -114,6 +123,7 @@ def _apply(kernel: Kernel, topics: Sequence[Topic], made: Sequence[str]) -> Repo
     _refuse_foreign_lines(boot_file, record)
     outcomes = examine(kernel, topics, record)
     plan = [outcome for outcome in outcomes if outcome.verdict is Verdict.TO_DO]
+    _refuse_foreign_modules(kernel.root, _with(record, plan))
     done: dict[str, Outcome] = {}
     if plan:
         record = _with_made(record, made, make_directories(boot_file.parent))
@@ -124,6 +134,12 @@ def _apply(kernel: Kernel, topics: Sequence[Topic], made: Sequence[str]) -> Repo
     files += [f"{record_file} written: what was found"] if plan and record.entries else []
     if record.entries and write_boot_file(boot_file, record):
         files.append(f"{boot_file} written: read at every start")
+    if needs_module(record) and not is_loaded_at_boot(kernel.root):
+        module_file = kernel.root / MODULE_FILE
+        record = _with_made(record, make_directories(module_file.parent))
+        save_record(record_file, record)
+        write_module_file(module_file)
+        files.append(f"{module_file} written: {MODULE} is loaded before that")
     if not record.entries:
         _remove_empty(record.made)
     after = {outcome.key: outcome for outcome in examine(kernel, topics, record)}
@@ -229,6 +245,9 @@ def _revert(
         kept.append(_kept(boot_file, foreign[0]))
     elif write_boot_file(boot_file, rest):
         files = [f"{boot_file} {'written: what is left' if rest.entries else 'removed'}"]
+    if not needs_module(rest):
+        removed, held = _remove_module_file(kernel.root, force=force)
+        files, kept = [*files, *removed], [*kept, *held]
     save_record(record_file, rest)
     files.append(f"{record_file} {'kept: what is left' if rest.entries else 'removed'}")
     return Report(action="revert", outcomes=tuple(outcomes), files=tuple(files)), rest, kept
@@ -238,20 +257,32 @@ def _kept(path: Path, foreign: str) -> str:
     return f"{path} kept: it has lines that did not come from here, such as {foreign}"
 
 
+def _remove_module_file(root: Path, *, force: bool) -> tuple[list[str], list[str]]:
+    """Remove the file if it came from here; returns sentences about what was removed, and about what was kept."""
+    path = root / MODULE_FILE
+    if not is_ours(path):
+        return [], []
+    foreign = foreign_modules(path)
+    if foreign and not force:
+        return [], [_kept(path, foreign[0])]
+    return ([f"{path} removed"] if remove_boot_file(path) else []), []
+
+
 def _revert_without_record(root: Path, *, force: bool, dry_run: bool) -> Report:
-    boot_file = root / BOOT_FILE
-    if not boot_file.exists():
-        return Report(action="revert", outcomes=(), dry_run=dry_run)
-    if not force:
+    ours = [root / BOOT_FILE] if (root / BOOT_FILE).exists() else []
+    if ours and not force:
         raise TuningError(
-            f"{boot_file} is there, but {root / RECORD_FILE} with the values found is not: "
+            f"{ours[0]} is there, but {root / RECORD_FILE} with the values found is not: "
             "they stand in its comments as well; --force removes it"
         )
-    if dry_run:
-        return Report(action="revert", outcomes=(), files=(f"{boot_file} would be removed",), dry_run=True)
+    ours += [root / MODULE_FILE] if force and is_ours(root / MODULE_FILE) else []
+    if not ours or dry_run:
+        would = tuple(f"{path} would be removed" for path in ours)
+        return Report(action="revert", outcomes=(), files=would, dry_run=dry_run)
     _require_root(root, "revert")
-    remove_boot_file(boot_file)
-    return Report(action="revert", outcomes=(), files=(f"{boot_file} removed",))
+    for path in ours:
+        remove_boot_file(path)
+    return Report(action="revert", outcomes=(), files=tuple(f"{path} removed" for path in ours))
 
 
 def _judge(kernel: Kernel, entry: Entry, *, force: bool) -> tuple[Outcome, bool]:
@@ -285,6 +316,16 @@ def _refuse_foreign_lines(boot_file: Path, record: Record) -> None:
         raise TuningError(
             f"{boot_file} has lines that did not come from here, such as {foreign[0]}: "
             "move them to a file of their own, or remove the file"
+        )
+
+
+def _refuse_foreign_modules(root: Path, record: Record) -> None:
+    path = root / MODULE_FILE
+    if not needs_module(record) or is_loaded_at_boot(root) or not os.path.lexists(path):
+        return
+    if not is_ours(path) or foreign_modules(path):
+        raise TuningError(
+            f"{path} did not come from here, or has lines that did not: add {MODULE} to it, or move it to another name"
         )
 
 

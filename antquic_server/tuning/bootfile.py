@@ -6,14 +6,22 @@ in, and a later one wins; of two with the same name only that of the first direc
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from antquic_server.tuning.record import Record, RecordError, write_atomically
 from antquic_server.tuning.rules import normal
 
-__all__ = ["BOOT_FILE", "foreign_lines", "remove_boot_file", "render_boot_file", "values_at_boot", "write_boot_file"]
+__all__ = [
+    "BOOT_FILE",
+    "files_in_order",
+    "foreign_lines",
+    "remove_boot_file",
+    "render_boot_file",
+    "values_at_boot",
+    "write_boot_file",
+]
 
 BOOT_FILE = Path("etc", "sysctl.d", "60-antquic-server.conf")
 """Before 99-sysctl.conf, so that what an operator has written there by hand wins."""
@@ -79,15 +87,16 @@ def remove_boot_file(path: Path) -> bool:
 def values_at_boot(root: Path) -> dict[str, tuple[str, Path]]:
     """Return the value that a start of the system sets for each key, and the file that says so."""
     values: dict[str, tuple[str, Path]] = {}
-    for path in _in_order(root):
+    for path in files_in_order(root, _DIRECTORIES):
         with suppress(OSError, RecordError):
             values |= {key: (value, path) for key, value in _assignments(path)}
     return values
 
 
-def _in_order(root: Path) -> list[Path]:
+def files_in_order(root: Path, directories: Iterable[str]) -> list[Path]:
+    """Return the ``.conf`` files that systemd reads of several directories, in the order in which it does."""
     by_name: dict[str, Path] = {}
-    for directory in _DIRECTORIES:
+    for directory in directories:
         with suppress(OSError):
             for path in sorted((root / directory).glob("*.conf")):
                 by_name.setdefault(path.name, path)

@@ -11,6 +11,7 @@ from antquic_server.protocol.address import SocketAddress
 from antquic_server.tuning.bootfile import BOOT_FILE, values_at_boot
 from antquic_server.tuning.catalogue import Setting, Topic
 from antquic_server.tuning.kernel import FixedHereError, Kernel, KernelError, NoSuchKeyError
+from antquic_server.tuning.modulefile import MODULE, comes_with_module, is_loaded_at_boot
 from antquic_server.tuning.record import Record
 from antquic_server.tuning.rules import RuleError, RuleKind, normal, port_text, ports_of, target
 
@@ -117,14 +118,14 @@ def _followed(setting: Setting, settings: Settings) -> Setting:
 
 def examine(kernel: Kernel, topics: Iterable[Topic], record: Record) -> list[Outcome]:
     """Compare every setting with what the kernel has now and will be told at the next start."""
-    boot = values_at_boot(kernel.root)
+    boot, is_loaded = values_at_boot(kernel.root), is_loaded_at_boot(kernel.root)
     outcomes = []
     for topic in topics:
         for setting in topic.settings:
             outcome = _examine(kernel, topic, setting)
             if outcome.verdict is Verdict.FINE:
                 outcome = _at_boot(kernel.root, outcome, setting, record, boot.get(setting.key))
-            outcomes.append(outcome)
+            outcomes.append(outcome if is_loaded else _without_module(outcome, record))
     return outcomes
 
 
@@ -176,3 +177,10 @@ def _at_boot(root: Path, outcome: Outcome, setting: Setting, record: Record, boo
             pass
         note = f"{path} sets it to {value}"
     return replace(outcome, verdict=Verdict.LOST_AT_BOOT, note=note)
+
+
+def _without_module(outcome: Outcome, record: Record) -> Outcome:
+    """The same where no file has the module loaded before the files for the next start are read."""
+    if outcome.verdict is not Verdict.FINE or record.entry(outcome.key) is None or not comes_with_module(outcome.key):
+        return outcome
+    return replace(outcome, verdict=Verdict.LOST_AT_BOOT, note=f"{MODULE} is not loaded in time to have it set")

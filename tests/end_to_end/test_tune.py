@@ -76,7 +76,7 @@ def test_every_value_is_restored_on_a_proc_sys_of_its_own(root: None, tmp_path: 
 mount --bind {system}/proc/sys /proc/sys || exit 99
 [ "$(stat -c %d:%i /proc/sys)" = "$(stat -c %d:%i {system}/proc/sys)" ] || exit 99
 {"".join(f"{TUNE} {command}; echo exit $?{chr(10)}" for command in commands)}
-cat /etc/sysctl.d/60-antquic-server.conf
+cat /etc/sysctl.d/60-antquic-server.conf /etc/modules-load.d/antquic-server.conf
 for file in /etc/sysctl.d/*; do sysctl --dry-run --load "$file" >/dev/null || echo exit 77; done
 {TUNE} revert; echo exit $?
 find /var/lib /etc/sysctl.d /etc/modules-load.d -mindepth 1
@@ -87,6 +87,7 @@ find /var/lib /etc/sysctl.d /etc/modules-load.d -mindepth 1
     assert run.stderr == ""
     assert "nothing to change: every setting is as wanted" in run.stdout
     assert "net.core.rmem_max = 26214400" in run.stdout
+    assert "nf_conntrack" in run.stdout.splitlines(), "its keys are not there when the files of sysctl.d are read"
     assert f"{len(STOCK)} restored" in run.stdout.splitlines()
     assert run.stdout.splitlines()[-1] == "exit 0", "nothing may be left in /var/lib, sysctl.d or modules-load.d"
     assert snapshot(system) == before

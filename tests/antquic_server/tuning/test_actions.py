@@ -13,6 +13,7 @@ from antquic_server.tuning import actions
 from antquic_server.tuning.actions import Report, TuningError, apply, check, revert
 from antquic_server.tuning.bootfile import BOOT_FILE, values_at_boot
 from antquic_server.tuning.kernel import Kernel
+from antquic_server.tuning.modulefile import MODULE_FILE
 from antquic_server.tuning.plan import Verdict, choose_topics
 from antquic_server.tuning.record import RecordError, RecordForbiddenError, load_record
 from antquic_server.tuning.recordfile import OLD_RECORD_FILE, RECORD_FILE, OldRecordError
@@ -20,6 +21,7 @@ from support.require import require
 from support.tuned_system import STOCK, catalogue, key_file, make_system, settings_of, snapshot
 
 RMEM = "net.core.rmem_max"
+TRACKING = [key for key in STOCK if key.startswith("net.netfilter.")]
 
 
 class InterruptedRunError(BaseException):
@@ -434,6 +436,83 @@ def test_moving_can_be_interrupted_anywhere(root: Path, monkeypatch: pytest.Monk
     assert step > len(STOCK)
 
 
+def loaded_modules(root: Path) -> list[str]:
+    """What our file has the next start load."""
+    return [line for line in (root / MODULE_FILE).read_text().splitlines() if not line.startswith("#")]
+
+
+def test_the_module_of_connection_tracking_is_loaded_at_the_next_start(root: Path) -> None:
+    """Its keys are not there before; without the file they are lost, and apply writes it again."""
+    before = snapshot(root)
+    report = apply(root, catalogue())
+    assert f"{root / MODULE_FILE} written: nf_conntrack is loaded before that" in report.files
+    assert loaded_modules(root) == ["nf_conntrack"]
+
+    (root / MODULE_FILE).unlink()
+    report = check(root, catalogue())
+    assert {key for key, verdict in verdicts(report).items() if verdict is Verdict.LOST_AT_BOOT} == set(TRACKING)
+    assert not report.is_good
+    assert "nf_conntrack is not loaded in time" in report.outcomes[list(verdicts(report)).index(TRACKING[0])].note
+    again = verdicts(apply(root, catalogue()))
+    assert [key for key, verdict in again.items() if verdict is Verdict.CHANGED] == TRACKING
+    assert check(root, catalogue()).is_good
+
+    assert f"{root / MODULE_FILE} removed" in revert(root).files
+    assert snapshot(root) == before
+
+
+def test_the_module_goes_with_the_last_setting_that_needs_it(root: Path) -> None:
+    """And is not asked for by others."""
+    apply(root, choose_topics(catalogue(), ["buffers"]))
+    assert not (root / MODULE_FILE).exists()
+    apply(root, choose_topics(catalogue(), ["conntrack"]))
+    assert loaded_modules(root) == ["nf_conntrack"]
+    revert(root, ["buffers"])
+    assert loaded_modules(root) == ["nf_conntrack"]
+    apply(root, choose_topics(catalogue(), ["buffers"]))
+    revert(root, ["conntrack"])
+    assert not (root / MODULE_FILE).exists()
+    assert load_record(root / RECORD_FILE).entry(RMEM) is not None
+
+
+@pytest.mark.parametrize("name", [str(MODULE_FILE), "etc/modules-load.d/modules.conf"])
+def test_a_file_of_the_operators_that_loads_the_module_stays(root: Path, name: str) -> None:
+    """Byte for byte, even under the name of ours."""
+    theirs = root / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("br_netfilter\n nf-conntrack\n")
+    before = snapshot(root)
+
+    assert apply(root, catalogue()).is_good
+    assert [path.name for path in theirs.parent.iterdir()] == [theirs.name]
+    revert(root)
+    assert snapshot(root) == before
+
+
+def test_a_module_file_with_foreign_lines_is_not_overwritten(root: Path) -> None:
+    """Neither by applying, which changes nothing then, nor by reverting, unless forced."""
+    before = snapshot(root)
+    theirs = root / MODULE_FILE
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("br_netfilter\n")
+    with pytest.raises(TuningError, match=f"{theirs} did not come from here, .*: add nf_conntrack to it"):
+        apply(root, catalogue())
+    theirs.unlink()
+    theirs.parent.rmdir()
+    (root / "etc").rmdir()
+    assert snapshot(root) == before
+
+    apply(root, catalogue())
+    with theirs.open("a") as file:
+        file.write("br_netfilter\n")
+    with pytest.raises(TuningError, match=r"kept: it has lines that did not come from here, such as br_netfilter"):
+        revert(root)
+    assert theirs.read_text().endswith("br_netfilter\n")
+    assert key_file(root, TRACKING[0]).read_text() == "65536\n"
+    assert revert(root).files == ()
+    assert revert(root, force=True).files == (f"{theirs} removed",)
+
+
 def test_a_boot_file_without_its_record_is_not_reverted_blindly(root: Path) -> None:
     """What was found is unknown; the file goes only when forced."""
     apply(root, catalogue())
@@ -441,10 +520,11 @@ def test_a_boot_file_without_its_record_is_not_reverted_blindly(root: Path) -> N
 
     with pytest.raises(TuningError, match="stand in its comments"):
         revert(root)
-    assert revert(root, force=True, dry_run=True).files == (f"{root / BOOT_FILE} would be removed",)
-    assert (root / BOOT_FILE).exists()
+    both = (root / BOOT_FILE, root / MODULE_FILE)
+    assert revert(root, force=True, dry_run=True).files == tuple(f"{path} would be removed" for path in both)
+    assert all(path.exists() for path in both)
     revert(root, force=True)
-    assert not (root / BOOT_FILE).exists()
+    assert not any(path.exists() for path in both)
 
 
 def test_reverting_nothing_is_fine(root: Path) -> None:
