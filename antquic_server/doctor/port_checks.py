@@ -7,7 +7,7 @@ import re
 from antquic_server.config.rules import split_listen_address
 from antquic_server.doctor.case import Case, Check, Topic
 from antquic_server.doctor.finding import Finding, fault, note, ok, warning
-from antquic_server.doctor.remedies import APPLY, setting
+from antquic_server.doctor.remedies import APPLY, setting, unit
 from antquic_server.errors import CannotTellError
 
 __all__ = ["CHECKS"]
@@ -37,8 +37,10 @@ def _refused(case: Case, address: str, number: int) -> Finding:
         fix = f"ss -ulnp 'sport = :{port}'   # who has it; then stop that, or choose another port:"
         return fault(f"{address} is taken by {holder}", fix, setting("endpoint.listen", f'["0.0.0.0:{port + 1}"]'))
     if number in (errno.EACCES, errno.EPERM):
-        fix = "setcap cap_net_bind_service=+ep $(readlink -f .venv/bin/python3)   # or a port above 1023:"
-        return fault(f"{address}: no right to use this port", fix, setting("endpoint.listen", '["0.0.0.0:10000"]'))
+        # By the unit and not by setcap: the interpreter is a file that every Python program of the machine may share.
+        right = (f"{name}=CAP_NET_BIND_SERVICE" for name in ("AmbientCapabilities", "CapabilityBoundingSet"))
+        fixes = unit(*right, "PrivateUsers=no"), setting("endpoint.listen", '["0.0.0.0:10000"]')
+        return fault(f"{address}: no right to use this port", *fixes)
     fix = "ip address   # which addresses there are"
     return fault(f"{address}: {os.strerror(number)}", fix, setting("endpoint.listen", '["0.0.0.0:10000"]'))
 

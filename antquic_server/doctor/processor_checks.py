@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 
 from antquic_server.doctor.case import MAX_WORKERS, Case, Check, Topic
 from antquic_server.doctor.finding import Finding, note, ok, warning
-from antquic_server.doctor.remedies import setting, unit
+from antquic_server.doctor.remedies import setting, tuning_file, unit
 from antquic_server.doctor.routes import default_interface
 from antquic_server.errors import CannotTellError
 
@@ -117,9 +117,10 @@ def packet_cpus(case: Case) -> Finding:
     if any(mask.replace(",", "").strip("0") for mask in masks):
         return ok(f"{interface} has {len(queues)} receive queue, which RPS spreads over CPUs {masks[0]}")
     mask = f"{(1 << machine.cpu_count()) - 1:x}"
+    script = tuning_file("linux/queues.sh")
     return note(
         f"{interface} has one receive queue, and RPS is off: one CPU takes every packet off the network",
-        f"sh tuning/linux/queues.sh apply {interface}",
+        *(() if script is None else (f"sh {script} apply {interface}",)),
         f"echo {mask} > /sys/class/net/{interface}/queues/rx-0/rps_cpus",
     )
 

@@ -45,6 +45,20 @@ def test_a_port_that_cannot_be_had_is_found(tmp_path: Path, number: int) -> None
     assert findings(case)["listen-port"].verdict is Verdict.FAULT
 
 
+def test_the_right_to_a_low_port_is_given_to_the_node_alone(tmp_path: Path) -> None:
+    """By its unit: the interpreter, as a file, is every Python program's."""
+    settings = Settings(endpoint=EndpointSettings(listen=("0.0.0.0:443",)))
+    case = replace(healthy_case(tmp_path, running=False), settings=settings)
+    planted(case).refusals["0.0.0.0:443"] = errno.EACCES
+
+    fixes = findings(case)["listen-port"].fixes
+    assert fixes[0] == (
+        "systemctl edit antquic-server   # [Service] AmbientCapabilities=CAP_NET_BIND_SERVICE and "
+        "CapabilityBoundingSet=CAP_NET_BIND_SERVICE and PrivateUsers=no"
+    )
+    assert not any("setcap" in fix for fix in fixes)
+
+
 def test_a_machine_without_ipv6_serves_ipv4(tmp_path: Path) -> None:
     """As the node does, where both wildcards are listed."""
     case = healthy_case(tmp_path, running=False)

@@ -8,6 +8,7 @@ import pytest
 from antquic_server.config.model import EndpointSettings, Settings
 from antquic_server.doctor.case import Case
 from antquic_server.doctor.finding import Verdict
+from antquic_server.tuning.places import tuning_directory
 from support.planted_machine import findings, healthy_case, not_ok, planted
 
 
@@ -96,7 +97,9 @@ def test_one_cpu_for_all_packets_is_told(tmp_path: Path) -> None:
     planted(case).remove("/sys/class/net/eth0/queues/rx-1/rps_cpus")
     (tmp_path / "sys/class/net/eth0/queues/rx-1").rmdir()
     assert not_ok(case) == {"packet-cpus": Verdict.NOTE}
-    assert findings(case)["packet-cpus"].fixes[1] == "echo 3 > /sys/class/net/eth0/queues/rx-0/rps_cpus"
+    script, mask = findings(case)["packet-cpus"].fixes
+    assert script == f"sh {tuning_directory()}/linux/queues.sh apply eth0"
+    assert mask == "echo 3 > /sys/class/net/eth0/queues/rx-0/rps_cpus"
 
     planted(case).plant("/sys/class/net/eth0/queues/rx-0/rps_cpus", "00000000,00000003\n")
     assert not_ok(case) == {}
