@@ -134,7 +134,7 @@ def memory(case: Case) -> Finding:
     there, whose = case.machine.memory_bytes(), "this machine has"
     limit = _memory_limit(case)
     if limit is not None and limit < there:
-        there, whose = limit, "the control group allows"
+        there, whose = limit, f"{case.control_group_words()} allows"
     found = (
         f"{_megabytes(needed)} for {settings.endpoint.max_connections:,} connections, {sessions:,} relay sessions and "
         f"{processes} processes; {whose} {_megabytes(there)}"
@@ -149,13 +149,9 @@ def memory(case: Case) -> Finding:
 
 
 def _memory_limit(case: Case) -> int | None:
-    """Return the smallest memory limit of the control groups this process is in, bytes; versions 1 and 2."""
-    try:
-        lines = case.machine.read("/proc/self/cgroup").splitlines()
-    except CannotTellError:
-        return None
+    """Return the smallest memory limit of the control groups the node is in, bytes; versions 1 and 2."""
     limits = []
-    for line in lines:
+    for line in case.control_groups()[0]:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         first = "memory" in controllers.split(",")
@@ -228,7 +224,8 @@ CHECKS = (
     Check(
         name="memory",
         topic=Topic.NODE,
-        looks_at="endpoint.max_connections and relay.max_sessions against memory and control group limit",
+        looks_at="endpoint.max_connections and relay.max_sessions against memory and control group limit, of the "
+        "running node if there is one",
         why="a node that fills up is killed by the kernel, and all its connections with it",
         effect="an idle connection costs about 56 kB, an idle stream relay session 4 kB "
         "(rss_bytes in antquic-server status --json)",

@@ -500,6 +500,25 @@ def test_a_running_node_is_examined(start_node: StartNode, monkeypatch: pytest.M
     assert hurt["node-restarts"]["verdict"] == "warning"
 
 
+def test_a_running_node_is_judged_by_its_own_cpus(start_node: StartNode) -> None:
+    """Pinned as by ``taskset``, and looked at from where nothing is; with its status and without."""
+    allowed = os.sched_getaffinity(0)
+    require(len(allowed) > 1, "there is one CPU")
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        node = start_node(workers=0)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert len(node.worker_pids) == 1
+    listen = ["--set", f'endpoint.listen=["{node.address}"]', "cpus"]
+
+    expected = f"1 worker on CPUs: the running node's affinity allows 1 of {os.cpu_count()}"
+    for arguments in (listen, ["--admin", node.admin, *listen]):
+        finding = examine(*arguments)["cpus"]
+        assert finding["found"].startswith(expected), finding
+        assert finding["verdict"] in ("note", "warning")
+
+
 def test_a_node_is_reached_from_outside(start_node: StartNode) -> None:
     """By the command line; the details are in test_reach.py."""
     node = start_node(settings=['relay.allowed_targets=["127.0.0.0/8"]'])

@@ -131,6 +131,19 @@ def test_a_memory_limit_of_the_control_group_is_found(tmp_path: Path, membership
     assert "MemoryMax=" in findings(case)["memory"].fixes[1]
 
 
+def test_a_running_node_is_judged_by_its_own_memory_limit(tmp_path: Path) -> None:
+    """MemoryMax= of its unit; the shell's group has its own, which does not count."""
+    case = healthy_case(tmp_path)
+    planted(case).plant("/proc/self/cgroup", "0::/user.slice\n")
+    planted(case).plant("/sys/fs/cgroup/user.slice/memory.max", "1000000\n")
+    planted(case).plant(f"/proc/{NODE_PID}/cgroup", "0::/system.slice/antquic-server.service\n")
+    assert not_ok(case) == {}
+
+    planted(case).plant("/sys/fs/cgroup/system.slice/antquic-server.service/memory.max", "268435456\n")
+    assert not_ok(case) == {"memory": Verdict.FAULT}
+    assert findings(case)["memory"].found.endswith("; the running node's control group allows 268 MB")
+
+
 def test_swapping_is_found_and_killing_told(tmp_path: Path) -> None:
     """Half of the swap is a machine that lacks memory."""
     case = healthy_case(tmp_path)
