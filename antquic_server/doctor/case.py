@@ -97,9 +97,18 @@ class Case:
 
     def _running_workers(self) -> int:
         """How many workers the running node has by its own account, 0 if it does not say."""
-        node = {} if self.status is None else self.status.get("node")
-        count = node.get("workers") if isinstance(node, dict) else None
+        count = self._told("workers")
         return count if isinstance(count, int) and 0 < count <= MAX_WORKERS else 0
+
+    def pqc_provider(self) -> str | None:
+        """Return the post-quantum provider that the running node says it uses; None if it does not say."""
+        name = self._told("pqc_provider")
+        return name if isinstance(name, str) else None
+
+    def _told(self, key: str) -> object:
+        """What the running node says of itself under ``node``, None if nothing."""
+        node = None if self.status is None else self.status.get("node")
+        return node.get(key) if isinstance(node, dict) else None
 
     def listen_ports(self) -> list[int]:
         """Return the UDP ports the node listens on, without duplicates; 0 stands for a free one."""

@@ -386,6 +386,23 @@ def test_missing_liboqs_is_found(tmp_path: Path) -> None:
     assert any("make liboqs" in fix for fix in asked["fixes"])
 
 
+def test_a_node_is_believed_that_it_uses_liboqs(start_node: StartNode, tmp_path: Path) -> None:
+    """By a shell without the node's OQS_INSTALL_PATH; and the other way round, what the node lacks is found."""
+    require(ctypes.util.find_library("oqs") is None, "the system has a liboqs of its own")
+    nowhere = {"OQS_INSTALL_PATH": str(tmp_path), "HOME": str(tmp_path)}
+    node = start_node()
+    require(node.status()["node"]["pqc_provider"] == "liboqs", "liboqs is missing: make liboqs")
+
+    checks = examine("--admin", node.admin, "liboqs", "liboqs-speed", environment=nowhere)
+    assert checks["liboqs"]["verdict"] == "ok", checks
+    assert "the running node uses liboqs" in checks["liboqs"]["found"]
+    assert "not found from here" in checks["liboqs-speed"]["found"]
+    lacking = start_node(settings=['pqc.provider="cryptography"'])
+    finding = examine("--admin", lacking.admin, "--set", 'pqc.provider="auto"', "liboqs")["liboqs"]
+    assert finding["verdict"] == "warning"
+    assert "the running node uses cryptography, although liboqs" in finding["found"]
+
+
 def test_missing_uvloop_is_found(tmp_path: Path) -> None:
     """A module in its place that cannot be imported."""
     (tmp_path / "uvloop.py").write_text("raise ImportError('planted')\n")
