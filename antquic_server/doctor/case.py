@@ -39,8 +39,8 @@ class Case:
 
     ``configuration_error`` says why ``settings`` are the defaults although others were asked for. ``node_key`` is the
     path of the node key. ``node_pid`` is the supervisor that serves one of the listen addresses on this machine, None
-    if nobody does. ``status`` is what the admin endpoint answered, ``status_error`` why it did not; ``admin_given``
-    tells that the user has named it.
+    if nobody does. ``status`` is what the admin endpoint answered, at TCP port ``admin_port``, ``status_error`` why it
+    did not; ``admin_given`` tells that the user has named it, ``settings_told`` that ``settings`` are from its answer.
     """
 
     machine: Machine
@@ -50,7 +50,9 @@ class Case:
     node_pid: int | None = None
     status: Mapping[str, object] | None = None
     status_error: str = ""
+    admin_port: int = 0
     admin_given: bool = False
+    settings_told: bool = False
 
     def affinity(self) -> tuple[tuple[int, ...], bool]:
         """

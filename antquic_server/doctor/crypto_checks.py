@@ -50,9 +50,7 @@ def liboqs_speed(case: Case) -> Finding:
     """Compare liboqs with portable code on the same CPU."""
     facts = case.machine.pqc()
     if not facts.version and case.pqc_provider() == "liboqs":
-        fix = (
-            "OQS_INSTALL_PATH=DIRECTORY antquic-server doctor liboqs-speed   # the directory of the node's environment"
-        )
+        fix = "OQS_INSTALL_PATH=DIRECTORY antquic-server doctor liboqs-speed   # that of the node's environment"
         return note("the running node's liboqs is not found from here, and so not measured", fix)
     if not facts.version:
         return note("there is no liboqs to measure")

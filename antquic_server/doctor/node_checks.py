@@ -34,7 +34,7 @@ def configuration(case: Case) -> Finding:
     for path in filter(None, (tls.certificate, tls.private_key)):
         if case.machine.facts_of(path) is None:
             return fault(f"{path}: no such file", setting("tls.certificate", '""'))
-    return ok("it loads")
+    return ok("that of the running node, as its /status tells" if case.settings_told else "it loads")
 
 
 def admin_exposure(case: Case) -> Finding:
@@ -196,7 +196,8 @@ CHECKS = (
     Check(
         name="configuration",
         topic=Topic.NODE,
-        looks_at="the file, --set, and whether the account and the certificate they name exist",
+        looks_at="the file, else what the running node tells, --set, and whether the account and the certificate they "
+        "name exist",
         why="a node with a wrong configuration does not start (exit code 2)",
         examine=configuration,
     ),

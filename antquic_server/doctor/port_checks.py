@@ -54,12 +54,15 @@ def _holder(case: Case, port: int) -> str:
 
 
 def admin_port(case: Case) -> Finding:
-    """Bind the admin address for a moment, unless the node has it."""
+    """Bind the admin address for a moment, unless the node has answered there."""
     listen = case.settings.admin.listen
     host, port = split_listen_address("settings", "admin.listen", listen)
-    if case.node_pid is not None or case.status is not None:
+    if case.status is not None and case.admin_port == port:
         return ok(f"{listen}: the node's")
     number = case.machine.tcp_bind_error(str(host), port)
+    if number == errno.EADDRINUSE and case.node_pid is not None and case.status is None:
+        fix = f"ss -tlnp 'sport = :{port}'   # who has it"
+        return note(f"{listen} is taken, by the node (process {case.node_pid}) or another; it did not answer", fix)
     if number == errno.EADDRINUSE:
         fix = f"ss -tlnp 'sport = :{port}'   # who has it; then stop that, or choose another port:"
         return fault(f"{listen} is taken by another process", fix, setting("admin.listen", f'"{host}:{port + 1}"'))
@@ -142,7 +145,7 @@ CHECKS = (
     Check(
         name="admin-port",
         topic=Topic.PORTS,
-        looks_at="admin.listen, likewise",
+        looks_at="admin.listen, likewise, unless the node has answered there",
         why="a node whose admin port is taken does not start (exit code 3)",
         examine=admin_port,
     ),

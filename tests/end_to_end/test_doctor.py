@@ -536,6 +536,40 @@ def test_a_running_node_is_judged_by_its_own_cpus(start_node: StartNode) -> None
         assert finding["verdict"] in ("note", "warning")
 
 
+def test_a_node_on_other_ports_is_examined_by_its_url_alone(start_node: StartNode) -> None:
+    """Its settings, its ports, its process; and the usual ports, on which nothing is, are not said to be its own."""
+    node = start_node(settings=["endpoint.max_connections=77", "relay.port_range=[50000, 50010]"])
+    environment = {"ANTQUIC_CONFIG": ""}
+    names = ("listen-port", "admin-port", "relay-ports", "memory", "configuration", "receive-buffer", "node-key")
+
+    done = run_doctor("--json", "--admin", node.admin, *names, environment=environment)
+    found = {check["name"]: check["found"] for check in json.loads(done.stdout)["checks"]}
+    assert found["listen-port"] == f"{node.address}: served by antquic-server (process {node.pid})"
+    assert found["admin-port"] == f"{node.admin.removeprefix('http://')}: the node's"
+    assert "of 11 ports from 50000 to 50010" in found["relay-ports"]
+    assert "for 77 connections" in found["memory"]
+    assert found["configuration"] == "that of the running node, as its /status tells"
+    assert str(node.identity_path) in found["node-key"]
+
+    # What is asked about on the command line, and a file that is named, count more than what the node tells.
+    asked = examine("--admin", node.admin, "--set", "endpoint.max_connections=78", *names)
+    assert f"127.0.0.1:{ADMIN_PORT}: free" == asked["admin-port"]["found"]
+    assert "for 78 connections" in asked["memory"]["found"]
+
+
+def test_a_named_file_counts_more_than_what_the_node_tells(start_node: StartNode, tmp_path: Path) -> None:
+    """By the option and by the environment: it is what the node is to have when it starts again."""
+    node = start_node(settings=["endpoint.max_connections=77"])
+    path = tmp_path / "node.toml"
+    path.write_text("[endpoint]\nmax_connections = 79\n")
+
+    by_option = examine("--admin", node.admin, "--config", str(path), "memory", "configuration")
+    by_environment = examine("--admin", node.admin, "memory", environment={"ANTQUIC_CONFIG": str(path)})
+    assert "for 79 connections" in by_option["memory"]["found"]
+    assert "for 79 connections" in by_environment["memory"]["found"]
+    assert by_option["configuration"]["found"] == "it loads"
+
+
 def test_a_node_is_reached_from_outside(start_node: StartNode) -> None:
     """By the command line; the details are in test_reach.py."""
     node = start_node(settings=['relay.allowed_targets=["127.0.0.0/8"]'])

@@ -216,6 +216,7 @@ def healthy_case(root: Path, *, settings: Settings | None = None, running: bool 
         node_key="/var/lib/antquic-server/node.pem",
         node_pid=NODE_PID if running else None,
         status=HEALTHY_STATUS if running else None,
+        admin_port=10_001,
         status_error="" if running else "no node answers at http://127.0.0.1:10001: Connection refused",
     )
 

@@ -20,6 +20,15 @@ def test_a_configuration_that_does_not_load_is_found(tmp_path: Path) -> None:
     assert findings(case)["configuration"].found.startswith("node.toml: endpoint.workers = 65")
 
 
+def test_settings_that_the_node_has_told_are_not_said_to_load(tmp_path: Path) -> None:
+    """No file was read."""
+    case = healthy_case(tmp_path)
+    assert findings(case)["configuration"].found == "it loads"
+
+    told = findings(replace(case, settings_told=True))["configuration"]
+    assert told.found == "that of the running node, as its /status tells"
+
+
 def test_what_the_configuration_names_must_exist(tmp_path: Path) -> None:
     """Account and certificate."""
     endpoint = EndpointSettings(user="nobody-of-that-name")

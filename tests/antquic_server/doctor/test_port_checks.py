@@ -35,6 +35,19 @@ def test_the_node_itself_may_have_the_port(tmp_path: Path) -> None:
     assert findings(case)["admin-port"].verdict is Verdict.OK
 
 
+def test_the_admin_port_is_the_nodes_only_where_it_has_answered(tmp_path: Path) -> None:
+    """A node that answers elsewhere has not got this one; of one that does not answer nothing is known."""
+    case = replace(healthy_case(tmp_path), admin_port=20_001)
+    assert findings(case)["admin-port"].found == "127.0.0.1:10001: free"
+
+    planted(case).refusals["tcp 127.0.0.1:10001"] = errno.EADDRINUSE
+    taken = findings(case)["admin-port"]
+    assert (taken.verdict, taken.found) == (Verdict.FAULT, "127.0.0.1:10001 is taken by another process")
+    silent = findings(replace(case, status=None, status_error="no answer"))["admin-port"]
+    assert silent.verdict is Verdict.NOTE
+    assert silent.found == "127.0.0.1:10001 is taken, by the node (process 4711) or another; it did not answer"
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EADDRNOTAVAIL])
 def test_a_port_that_cannot_be_had_is_found(tmp_path: Path, number: int) -> None:
     """For want of a right, or of the address."""
