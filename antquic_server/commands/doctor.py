@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from antquic_server.commands.identity import key_path
 from antquic_server.commands.status import admin_url, fetch_status
-from antquic_server.config.load import load_settings
+from antquic_server.config.load import CONFIG_VARIABLE, load_settings
 from antquic_server.config.model import Settings
 from antquic_server.config.rules import split_listen_address
 from antquic_server.errors import AdminUnreachableError, ConfigurationError, ExitCode, IdentityError, UsageError
@@ -50,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--strict", action="store_true", help="let a warning fail as a fault does")
     parser.add_argument(
-        "--config", metavar="FILE", help="the node's configuration; else $ANTQUIC_CONFIG; else defaults"
+        "--config",
+        metavar="FILE",
+        help="the node's configuration; else $ANTQUIC_CONFIG; else the running node's settings; else defaults",
     )
     parser.add_argument(
         "--set",
@@ -100,15 +102,21 @@ def _reach(arguments: argparse.Namespace) -> "list[Result]":
 def _case(arguments: argparse.Namespace) -> "Case":
     from antquic_server.doctor.case import Case
     from antquic_server.doctor.machine import Machine
+    from antquic_server.doctor.running_node import settings_in_force
     from antquic_server.net.port_lock import holder_pid
     from antquic_server.protocol.address import SocketAddress
 
     settings, error = _settings(arguments)
+    status, status_error, admin_port = _status(arguments, settings)
+    told = None
+    if status is not None and arguments.config is None and not os.environ.get(CONFIG_VARIABLE):
+        told = settings_in_force(status, admin_port)
+    if told is not None:
+        settings, error = _settings(arguments, told)
     try:
         node_key = str(key_path(settings.identity.file))
     except IdentityError:
         node_key = ""
-    status, status_error = _status(arguments, settings)
     # As the node writes it into the lock: an IPv6 address has many forms.
     held = (holder_pid(str(SocketAddress.parse(address))) for address in settings.endpoint.listen)
     return Case(
@@ -119,23 +127,29 @@ def _case(arguments: argparse.Namespace) -> "Case":
         node_pid=next((pid for pid in held if pid is not None), None),
         status=status,
         status_error=status_error,
+        admin_port=admin_port,
         admin_given=arguments.admin is not None,
+        settings_told=told is not None,
     )
 
 
-def _settings(arguments: argparse.Namespace) -> tuple[Settings, str | None]:
-    """Settings of the node; where its file is wrong, the defaults and what is wrong: that is a finding."""
+def _settings(arguments: argparse.Namespace, told: Settings | None = None) -> tuple[Settings, str | None]:
+    """
+    Settings of the node; where its file is wrong, the defaults and what is wrong: that is a finding.
+
+    ``told`` are those of the running node, which stand in for the defaults.
+    """
     path = None if arguments.config is None else Path(arguments.config)
     try:
-        return load_settings(path, overrides=arguments.overrides, environment=os.environ), None
+        return load_settings(path, overrides=arguments.overrides, environment=os.environ, defaults=told), None
     except ConfigurationError as error:
         if error.source in ("command line", "--set"):
             raise
-        return Settings(), str(error)
+        return told or Settings(), str(error)
 
 
-def _status(arguments: argparse.Namespace, settings: Settings) -> tuple[dict[str, object] | None, str]:
-    """Answer of the running node, or why there is none."""
+def _status(arguments: argparse.Namespace, settings: Settings) -> tuple[dict[str, object] | None, str, int]:
+    """Answer of the running node, or why there is none; and the port that was asked, 0 if none was."""
     if arguments.admin is not None:
         host, port = admin_url(arguments.admin)
     else:
@@ -144,8 +158,8 @@ def _status(arguments: argparse.Namespace, settings: Settings) -> tuple[dict[str
         if address.is_unspecified:
             host = "::1" if address.version == 6 else "127.0.0.1"
     if port == 0:
-        return None, "admin.listen has no fixed port, and --admin is not given"
+        return None, "admin.listen has no fixed port, and --admin is not given", port
     try:
-        return fetch_status(host, port), ""
+        return fetch_status(host, port), "", port
     except AdminUnreachableError as error:
-        return None, str(error)
+        return None, str(error), port

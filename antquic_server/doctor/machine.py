@@ -158,11 +158,14 @@ class Machine:
 
     # Processors, memory, limits.
 
-    def affinity(self) -> tuple[int, ...]:
-        """Return the numbers of the CPUs this process may use."""
-        if hasattr(os, "sched_getaffinity"):
-            return tuple(sorted(os.sched_getaffinity(0)))
-        return tuple(range(self.cpu_count()))
+    def affinity(self, pid: int | None = None) -> tuple[int, ...]:
+        """Return the numbers of the CPUs a process may use, this one if None; CannotTellError if it does not say."""
+        if not hasattr(os, "sched_getaffinity"):
+            return tuple(range(self.cpu_count()))
+        try:
+            return tuple(sorted(os.sched_getaffinity(pid or 0)))
+        except OSError as error:
+            raise CannotTellError(f"the CPUs of process {pid}", _reason(error)) from None
 
     def cpu_count(self) -> int:
         """Return how many CPUs the machine has."""

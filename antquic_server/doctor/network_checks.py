@@ -3,7 +3,7 @@
 from antquic_server.config.rules import split_listen_address
 from antquic_server.doctor.case import Case, Check, Topic
 from antquic_server.doctor.finding import Finding, fault, note, ok, warning
-from antquic_server.doctor.remedies import APPLY, setting
+from antquic_server.doctor.remedies import APPLY, setting, tuning_file
 from antquic_server.doctor.routes import default_interface
 from antquic_server.errors import CannotTellError
 
@@ -11,6 +11,9 @@ __all__ = ["CHECKS"]
 
 _TRACKING = "net.netfilter.nf_conntrack"
 _FULL = 0.9
+
+NOTRACK_PORTS = "{ 10000, 49152-65535 }"
+"""``node_ports`` in ``tuning/linux/notrack.nft``."""
 
 IPV6_AND_UDP_BYTES = 48
 SMALLEST_DATAGRAM_BYTES = 1200
@@ -30,11 +33,26 @@ def conntrack_table(case: Case) -> Finding:
     fixes = (
         APPLY,
         f"sysctl -w {_TRACKING}_max={wanted}",
-        *(f"nft add rule inet filter prerouting udp dport {port} notrack" for port in case.listen_ports()[:1]),
+        *_without_tracking(case),
     )
     if used >= _FULL * largest:
         return fault(found, *fixes)
     return warning(found, *fixes) if largest < needed else ok(found)
+
+
+def _without_tracking(case: Case) -> tuple[str, ...]:
+    """Return the line that exempts the node's ports, which brings the chains along that this takes."""
+    file, relay = tuning_file("linux/notrack.nft"), case.settings.relay
+    first, last = relay.port_range if relay.enabled else (0, 0)
+    # nft takes no port twice, by itself and in a range.
+    ports = [str(port) for port in case.listen_ports() if port and not first <= port <= last]
+    ports += [f"{first}-{last}"] if relay.enabled else []
+    if file is None or not ports:
+        return ()
+    command, wanted = f"nft -f {file}", "{ " + ", ".join(ports) + " }"
+    if wanted != NOTRACK_PORTS:
+        command = f"sed 's/^define node_ports = .*/define node_ports = {wanted}/' {file} | nft -f -"
+    return (f"{command}   # no tracking; not where NAT or 'ct state' needs it: see its head",)
 
 
 def _tracks(case: Case) -> bool:

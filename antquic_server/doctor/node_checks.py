@@ -34,7 +34,7 @@ def configuration(case: Case) -> Finding:
     for path in filter(None, (tls.certificate, tls.private_key)):
         if case.machine.facts_of(path) is None:
             return fault(f"{path}: no such file", setting("tls.certificate", '""'))
-    return ok("it loads")
+    return ok("that of the running node, as its /status tells" if case.settings_told else "it loads")
 
 
 def admin_exposure(case: Case) -> Finding:
@@ -134,7 +134,7 @@ def memory(case: Case) -> Finding:
     there, whose = case.machine.memory_bytes(), "this machine has"
     limit = _memory_limit(case)
     if limit is not None and limit < there:
-        there, whose = limit, "the control group allows"
+        there, whose = limit, f"{case.control_group_words()} allows"
     found = (
         f"{_megabytes(needed)} for {settings.endpoint.max_connections:,} connections, {sessions:,} relay sessions and "
         f"{processes} processes; {whose} {_megabytes(there)}"
@@ -149,13 +149,9 @@ def memory(case: Case) -> Finding:
 
 
 def _memory_limit(case: Case) -> int | None:
-    """Return the smallest memory limit of the control groups this process is in, bytes; versions 1 and 2."""
-    try:
-        lines = case.machine.read("/proc/self/cgroup").splitlines()
-    except CannotTellError:
-        return None
+    """Return the smallest memory limit of the control groups the node is in, bytes; versions 1 and 2."""
     limits = []
-    for line in lines:
+    for line in case.control_groups()[0]:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         first = "memory" in controllers.split(",")
@@ -200,7 +196,8 @@ CHECKS = (
     Check(
         name="configuration",
         topic=Topic.NODE,
-        looks_at="the file, --set, and whether the account and the certificate they name exist",
+        looks_at="the file, else what the running node tells, --set, and whether the account and the certificate they "
+        "name exist",
         why="a node with a wrong configuration does not start (exit code 2)",
         examine=configuration,
     ),
@@ -228,7 +225,8 @@ CHECKS = (
     Check(
         name="memory",
         topic=Topic.NODE,
-        looks_at="endpoint.max_connections and relay.max_sessions against memory and control group limit",
+        looks_at="endpoint.max_connections and relay.max_sessions against memory and control group limit, of the "
+        "running node if there is one",
         why="a node that fills up is killed by the kernel, and all its connections with it",
         effect="an idle connection costs about 56 kB, an idle stream relay session 4 kB "
         "(rss_bytes in antquic-server status --json)",

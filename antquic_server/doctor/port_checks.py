@@ -7,7 +7,7 @@ import re
 from antquic_server.config.rules import split_listen_address
 from antquic_server.doctor.case import Case, Check, Topic
 from antquic_server.doctor.finding import Finding, fault, note, ok, warning
-from antquic_server.doctor.remedies import APPLY, setting
+from antquic_server.doctor.remedies import APPLY, setting, unit
 from antquic_server.errors import CannotTellError
 
 __all__ = ["CHECKS"]
@@ -37,8 +37,10 @@ def _refused(case: Case, address: str, number: int) -> Finding:
         fix = f"ss -ulnp 'sport = :{port}'   # who has it; then stop that, or choose another port:"
         return fault(f"{address} is taken by {holder}", fix, setting("endpoint.listen", f'["0.0.0.0:{port + 1}"]'))
     if number in (errno.EACCES, errno.EPERM):
-        fix = "setcap cap_net_bind_service=+ep $(readlink -f .venv/bin/python3)   # or a port above 1023:"
-        return fault(f"{address}: no right to use this port", fix, setting("endpoint.listen", '["0.0.0.0:10000"]'))
+        # By the unit and not by setcap: the interpreter is a file that every Python program of the machine may share.
+        right = (f"{name}=CAP_NET_BIND_SERVICE" for name in ("AmbientCapabilities", "CapabilityBoundingSet"))
+        fixes = unit(*right, "PrivateUsers=no"), setting("endpoint.listen", '["0.0.0.0:10000"]')
+        return fault(f"{address}: no right to use this port", *fixes)
     fix = "ip address   # which addresses there are"
     return fault(f"{address}: {os.strerror(number)}", fix, setting("endpoint.listen", '["0.0.0.0:10000"]'))
 
@@ -52,12 +54,15 @@ def _holder(case: Case, port: int) -> str:
 
 
 def admin_port(case: Case) -> Finding:
-    """Bind the admin address for a moment, unless the node has it."""
+    """Bind the admin address for a moment, unless the node has answered there."""
     listen = case.settings.admin.listen
     host, port = split_listen_address("settings", "admin.listen", listen)
-    if case.node_pid is not None or case.status is not None:
+    if case.status is not None and case.admin_port == port:
         return ok(f"{listen}: the node's")
     number = case.machine.tcp_bind_error(str(host), port)
+    if number == errno.EADDRINUSE and case.node_pid is not None and case.status is None:
+        fix = f"ss -tlnp 'sport = :{port}'   # who has it"
+        return note(f"{listen} is taken, by the node (process {case.node_pid}) or another; it did not answer", fix)
     if number == errno.EADDRINUSE:
         fix = f"ss -tlnp 'sport = :{port}'   # who has it; then stop that, or choose another port:"
         return fault(f"{listen} is taken by another process", fix, setting("admin.listen", f'"{host}:{port + 1}"'))
@@ -140,7 +145,7 @@ CHECKS = (
     Check(
         name="admin-port",
         topic=Topic.PORTS,
-        looks_at="admin.listen, likewise",
+        looks_at="admin.listen, likewise, unless the node has answered there",
         why="a node whose admin port is taken does not start (exit code 3)",
         examine=admin_port,
     ),

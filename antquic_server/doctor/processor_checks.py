@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 
 from antquic_server.doctor.case import MAX_WORKERS, Case, Check, Topic
 from antquic_server.doctor.finding import Finding, note, ok, warning
-from antquic_server.doctor.remedies import setting, unit
+from antquic_server.doctor.remedies import setting, tuning_file, unit
 from antquic_server.doctor.routes import default_interface
 from antquic_server.errors import CannotTellError
 
@@ -16,14 +16,18 @@ SYSTEM_CPUS = "/sys/devices/system/cpu"
 def cpus(case: Case) -> Finding:
     """Compare workers with affinity and quota."""
     machine = case.machine
-    allowed, total = len(machine.affinity()), machine.cpu_count()
+    numbers, is_nodes = case.affinity()
+    allowed, total = len(numbers), machine.cpu_count()
     quota = min((each for each in (case.cpus().quota, _first_version_quota(case)) if each is not None), default=None)
     granted = float(allowed) if quota is None else min(float(allowed), quota)
     workers = case.workers()
-    limits = [f"affinity allows {allowed} of {total}"] if allowed < total else [f"{total} of this machine"]
+    limits = [f"{total} of this machine"]
+    if allowed < total:
+        whose = "the running node's " if is_nodes else ""
+        limits = [f"{whose}affinity allows {allowed} of {total}"]
     if quota is not None:
-        limits.append(f"the control group grants the time of {quota:g}")
-    found = f"{workers} workers on CPUs: {', '.join(limits)}"
+        limits.append(f"{case.control_group_words()} grants the time of {quota:g}")
+    found = f"{workers} {'worker' if workers == 1 else 'workers'} on CPUs: {', '.join(limits)}"
     fitting = max(1, int(granted))
     if workers > max(1.0, granted):
         if quota is not None and quota < allowed:
@@ -44,11 +48,7 @@ def cpus(case: Case) -> Finding:
 
 def _first_version_quota(case: Case) -> float | None:
     """Return the quota of control groups of version 1 in CPUs, None if there is none; the smallest on the way up."""
-    try:
-        lines = case.machine.read("/proc/self/cgroup").splitlines()
-    except CannotTellError:
-        return None
-    for line in lines:
+    for line in case.control_groups()[0]:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if "cpu" in controllers.split(","):
@@ -106,7 +106,7 @@ def _chooses_itself(case: Case, name: str) -> bool:
 
 def packet_cpus(case: Case) -> Finding:
     """Look whether one CPU takes every packet off the network while others serve."""
-    machine, usable = case.machine, len(case.machine.affinity())
+    machine, usable = case.machine, len(case.affinity()[0])
     interface = default_interface(machine)
     queues = [name for name in machine.names(f"/sys/class/net/{interface}/queues") if name.startswith("rx-")]
     if usable < 2:
@@ -117,9 +117,10 @@ def packet_cpus(case: Case) -> Finding:
     if any(mask.replace(",", "").strip("0") for mask in masks):
         return ok(f"{interface} has {len(queues)} receive queue, which RPS spreads over CPUs {masks[0]}")
     mask = f"{(1 << machine.cpu_count()) - 1:x}"
+    script = tuning_file("linux/queues.sh")
     return note(
         f"{interface} has one receive queue, and RPS is off: one CPU takes every packet off the network",
-        f"sh tuning/linux/queues.sh apply {interface}",
+        *(() if script is None else (f"sh {script} apply {interface}",)),
         f"echo {mask} > /sys/class/net/{interface}/queues/rx-0/rps_cpus",
     )
 
@@ -128,7 +129,8 @@ CHECKS = (
     Check(
         name="cpus",
         topic=Topic.PROCESSORS,
-        looks_at="endpoint.workers against affinity and control group quota (versions 1 and 2)",
+        looks_at="endpoint.workers against affinity and control group quota (versions 1 and 2), of the running node if "
+        "there is one",
         why="workers that share a CPU take turns, and one that is out of quota stands still until the next period: "
         "heartbeats come late, and a worker silent for heartbeat_timeout_s is taken for frozen and killed",
         examine=cpus,

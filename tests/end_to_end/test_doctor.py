@@ -386,6 +386,23 @@ def test_missing_liboqs_is_found(tmp_path: Path) -> None:
     assert any("make liboqs" in fix for fix in asked["fixes"])
 
 
+def test_a_node_is_believed_that_it_uses_liboqs(start_node: StartNode, tmp_path: Path) -> None:
+    """By a shell without the node's OQS_INSTALL_PATH; and the other way round, what the node lacks is found."""
+    require(ctypes.util.find_library("oqs") is None, "the system has a liboqs of its own")
+    nowhere = {"OQS_INSTALL_PATH": str(tmp_path), "HOME": str(tmp_path)}
+    node = start_node()
+    require(node.status()["node"]["pqc_provider"] == "liboqs", "liboqs is missing: make liboqs")
+
+    checks = examine("--admin", node.admin, "liboqs", "liboqs-speed", environment=nowhere)
+    assert checks["liboqs"]["verdict"] == "ok", checks
+    assert "the running node uses liboqs" in checks["liboqs"]["found"]
+    assert "not found from here" in checks["liboqs-speed"]["found"]
+    lacking = start_node(settings=['pqc.provider="cryptography"'])
+    finding = examine("--admin", lacking.admin, "--set", 'pqc.provider="auto"', "liboqs")["liboqs"]
+    assert finding["verdict"] == "warning"
+    assert "the running node uses cryptography, although liboqs" in finding["found"]
+
+
 def test_missing_uvloop_is_found(tmp_path: Path) -> None:
     """A module in its place that cannot be imported."""
     (tmp_path / "uvloop.py").write_text("raise ImportError('planted')\n")
@@ -498,6 +515,59 @@ def test_a_running_node_is_examined(start_node: StartNode, monkeypatch: pytest.M
     hurt = examine(*arguments, "node-health", "node-restarts")
     assert hurt["node-health"]["verdict"] == "ok"
     assert hurt["node-restarts"]["verdict"] == "warning"
+
+
+def test_a_running_node_is_judged_by_its_own_cpus(start_node: StartNode) -> None:
+    """Pinned as by ``taskset``, and looked at from where nothing is; with its status and without."""
+    allowed = os.sched_getaffinity(0)
+    require(len(allowed) > 1, "there is one CPU")
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        node = start_node(workers=0)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert len(node.worker_pids) == 1
+    listen = ["--set", f'endpoint.listen=["{node.address}"]', "cpus"]
+
+    expected = f"1 worker on CPUs: the running node's affinity allows 1 of {os.cpu_count()}"
+    for arguments in (listen, ["--admin", node.admin, *listen]):
+        finding = examine(*arguments)["cpus"]
+        assert finding["found"].startswith(expected), finding
+        assert finding["verdict"] in ("note", "warning")
+
+
+def test_a_node_on_other_ports_is_examined_by_its_url_alone(start_node: StartNode) -> None:
+    """Its settings, its ports, its process; and the usual ports, on which nothing is, are not said to be its own."""
+    node = start_node(settings=["endpoint.max_connections=77", "relay.port_range=[50000, 50010]"])
+    environment = {"ANTQUIC_CONFIG": ""}
+    names = ("listen-port", "admin-port", "relay-ports", "memory", "configuration", "receive-buffer", "node-key")
+
+    done = run_doctor("--json", "--admin", node.admin, *names, environment=environment)
+    found = {check["name"]: check["found"] for check in json.loads(done.stdout)["checks"]}
+    assert found["listen-port"] == f"{node.address}: served by antquic-server (process {node.pid})"
+    assert found["admin-port"] == f"{node.admin.removeprefix('http://')}: the node's"
+    assert "of 11 ports from 50000 to 50010" in found["relay-ports"]
+    assert "for 77 connections" in found["memory"]
+    assert found["configuration"] == "that of the running node, as its /status tells"
+    assert str(node.identity_path) in found["node-key"]
+
+    # What is asked about on the command line, and a file that is named, count more than what the node tells.
+    asked = examine("--admin", node.admin, "--set", "endpoint.max_connections=78", *names)
+    assert f"127.0.0.1:{ADMIN_PORT}: free" == asked["admin-port"]["found"]
+    assert "for 78 connections" in asked["memory"]["found"]
+
+
+def test_a_named_file_counts_more_than_what_the_node_tells(start_node: StartNode, tmp_path: Path) -> None:
+    """By the option and by the environment: it is what the node is to have when it starts again."""
+    node = start_node(settings=["endpoint.max_connections=77"])
+    path = tmp_path / "node.toml"
+    path.write_text("[endpoint]\nmax_connections = 79\n")
+
+    by_option = examine("--admin", node.admin, "--config", str(path), "memory", "configuration")
+    by_environment = examine("--admin", node.admin, "memory", environment={"ANTQUIC_CONFIG": str(path)})
+    assert "for 79 connections" in by_option["memory"]["found"]
+    assert "for 79 connections" in by_environment["memory"]["found"]
+    assert by_option["configuration"]["found"] == "it loads"
 
 
 def test_a_node_is_reached_from_outside(start_node: StartNode) -> None:

@@ -78,6 +78,8 @@ class PlantedMachine(Machine):
         self.platform = "linux"
         self.uid = NODE_UID
         self.cpu_numbers: tuple[int, ...] = (0, 1)
+        self.cpu_numbers_of: dict[int, tuple[int, ...]] = {}
+        """Of other processes than this one; empty for one that does not say. Not planted: as this one's."""
         self.cpu_total = 2
         self.memory = 8_000_000_000
         self.descriptors = (1024, 524_288)
@@ -134,9 +136,12 @@ class PlantedMachine(Machine):
             raise CannotTellError(command[0], "not installed")
         return self.commands[command[0]]
 
-    def affinity(self) -> tuple[int, ...]:
+    def affinity(self, pid: int | None = None) -> tuple[int, ...]:
         """As planted."""
-        return self.cpu_numbers
+        numbers = self.cpu_numbers if pid is None else self.cpu_numbers_of.get(pid, self.cpu_numbers)
+        if not numbers:
+            raise CannotTellError(f"the CPUs of process {pid}", "Operation not permitted")
+        return numbers
 
     def cpu_count(self) -> int:
         """As planted."""
@@ -211,6 +216,7 @@ def healthy_case(root: Path, *, settings: Settings | None = None, running: bool 
         node_key="/var/lib/antquic-server/node.pem",
         node_pid=NODE_PID if running else None,
         status=HEALTHY_STATUS if running else None,
+        admin_port=10_001,
         status_error="" if running else "no node answers at http://127.0.0.1:10001: Connection refused",
     )
 

@@ -9,6 +9,7 @@ import pytest
 
 from antquic_server import cli
 from antquic_server.commands import doctor
+from antquic_server.config.model import AdminSettings, EndpointSettings, Settings, to_plain
 from antquic_server.doctor import examination
 from antquic_server.doctor.case import Case
 from antquic_server.doctor.examination import CHECKS
@@ -99,6 +100,31 @@ def test_the_settings_reach_the_checks(
     assert case.status is None
     assert case.admin_given
     assert case.status_error.startswith("no node answers at http://127.0.0.1:9: ")
+
+
+def test_a_node_that_answers_tells_its_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where no file is named; --set counts more, and a file instead."""
+    node = Settings(endpoint=EndpointSettings(workers=3, max_connections=77), admin=AdminSettings(listen="127.0.0.1:0"))
+    answer = {"node": {}, "workers": [], "totals": {}, "directory": {}, "configuration": to_plain(node)}
+    monkeypatch.setattr(doctor, "fetch_status", lambda host, port: answer)
+    monkeypatch.delenv("ANTQUIC_CONFIG", raising=False)
+    cases = _find(monkeypatch, Verdict.OK)
+    path = tmp_path / "node.toml"
+    path.write_text("[endpoint]\nworkers = 5\n")
+
+    cli.main(["doctor", "--set", "endpoint.max_connections=78", CHECK, *NOBODY])
+    cli.main(["doctor", "--config", str(path), CHECK, *NOBODY])
+    monkeypatch.setenv("ANTQUIC_CONFIG", str(path))
+    cli.main(["doctor", CHECK, *NOBODY])
+    monkeypatch.delenv("ANTQUIC_CONFIG")
+    del answer["configuration"]
+    cli.main(["doctor", CHECK, *NOBODY])
+    endpoints = [(case.settings.endpoint.workers, case.settings.endpoint.max_connections) for case in cases]
+    assert endpoints == [(3, 78), (5, 4096), (5, 4096), (0, 4096)]
+    assert [case.settings_told for case in cases] == [True, False, False, False]
+    assert (cases[0].settings.admin.listen, cases[0].admin_port) == ("127.0.0.1:9", 9)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the lock is of Linux")

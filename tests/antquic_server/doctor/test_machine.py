@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -107,6 +108,19 @@ def test_this_machine_has_processors_memory_and_a_clock() -> None:
     assert machine.now_s() > 1.7e9
     machine.wait(0)
     assert machine.is_root == (os.geteuid() == 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="there is no affinity here")
+def test_the_affinity_of_another_process_is_told() -> None:
+    """While it runs, whoever asks."""
+    last = max(os.sched_getaffinity(0))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        os.sched_setaffinity(child.pid, {last})
+        assert Machine().affinity(child.pid) == (last,)
+        assert Machine().affinity() == tuple(sorted(os.sched_getaffinity(0)))
+        child.kill()
+    with pytest.raises(CannotTellError, match=f"the CPUs of process {child.pid}: No such process"):
+        Machine().affinity(child.pid)
 
 
 def test_the_interpreter_is_this_one() -> None:

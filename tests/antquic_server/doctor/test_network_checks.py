@@ -1,13 +1,20 @@
 """Planted: a full table of connections, a short memory of it, no IPv6, a small MTU."""
 
+import os
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from antquic_server.config.model import EndpointSettings, Settings
+from antquic_server.config.model import EndpointSettings, RelaySettings, Settings
+from antquic_server.doctor import network_checks
+from antquic_server.doctor.case import Case
 from antquic_server.doctor.finding import Verdict
+from antquic_server.tuning.places import tuning_directory
 from support.planted_machine import findings, healthy_case, not_ok, planted
+from support.require import require
 
 TRACKING = "/proc/sys/net/netfilter/nf_conntrack"
 
@@ -25,6 +32,46 @@ def test_a_small_or_full_table_is_found(tmp_path: Path, used: int, largest: int,
     assert findings(case)["conntrack-table"].verdict is verdict
     if verdict is not Verdict.OK:
         assert "sysctl -w net.netfilter.nf_conntrack_max=262144" in findings(case)["conntrack-table"].fixes
+
+
+def _small_table(root: Path, settings: Settings) -> Case:
+    case = replace(healthy_case(root), settings=settings)
+    planted(case).plant(f"{TRACKING}_max", "1000\n")
+    return case
+
+
+@pytest.mark.parametrize(
+    ("listen", "relay", "ports"),
+    [
+        (("0.0.0.0:10000", "[::]:10000"), RelaySettings(), "{ 10000, 49152-65535 }"),
+        (("0.0.0.0:443",), RelaySettings(enabled=False), "443"),
+        (("0.0.0.0:443", "0.0.0.0:50000"), RelaySettings(port_range=(50_000, 50_099)), "{ 443, 50000-50099 }"),
+    ],
+)
+def test_no_tracking_can_be_had_on_any_ruleset(
+    tmp_path: Path, listen: tuple[str, ...], relay: RelaySettings, ports: str
+) -> None:
+    """The line works as it stands where nft has no rules at all, for the node's own ports."""
+    require(os.geteuid() == 0 and shutil.which("unshare") and shutil.which("nft"), "needs root, unshare and nft")
+    case = _small_table(tmp_path, Settings(endpoint=EndpointSettings(listen=listen), relay=relay))
+    fix = findings(case)["conntrack-table"].fixes[-1]
+
+    command = ["unshare", "--net", "sh", "-ec", f"{fix}\nnft list ruleset"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert f"udp dport {ports} notrack" in run.stdout
+    assert f"udp sport {ports} notrack" in run.stdout
+
+
+def test_no_tracking_is_proposed_only_where_it_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for ports that nobody knows yet, nor without the file; whose own ports are those that are taken for it."""
+    anywhere = Settings(endpoint=EndpointSettings(listen=("0.0.0.0:0",)), relay=RelaySettings(enabled=False))
+    assert len(findings(_small_table(tmp_path, anywhere))["conntrack-table"].fixes) == 2
+
+    text = (tuning_directory() / "linux" / "notrack.nft").read_text()
+    assert f"\ndefine node_ports = {network_checks.NOTRACK_PORTS}\n" in text
+    monkeypatch.setattr(network_checks, "tuning_file", lambda name: None)
+    assert len(findings(_small_table(tmp_path, Settings()))["conntrack-table"].fixes) == 2
 
 
 def test_a_kernel_that_tracks_nothing_is_left_in_peace(tmp_path: Path) -> None:

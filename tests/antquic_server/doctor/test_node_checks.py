@@ -20,6 +20,15 @@ def test_a_configuration_that_does_not_load_is_found(tmp_path: Path) -> None:
     assert findings(case)["configuration"].found.startswith("node.toml: endpoint.workers = 65")
 
 
+def test_settings_that_the_node_has_told_are_not_said_to_load(tmp_path: Path) -> None:
+    """No file was read."""
+    case = healthy_case(tmp_path)
+    assert findings(case)["configuration"].found == "it loads"
+
+    told = findings(replace(case, settings_told=True))["configuration"]
+    assert told.found == "that of the running node, as its /status tells"
+
+
 def test_what_the_configuration_names_must_exist(tmp_path: Path) -> None:
     """Account and certificate."""
     endpoint = EndpointSettings(user="nobody-of-that-name")
@@ -129,6 +138,19 @@ def test_a_memory_limit_of_the_control_group_is_found(tmp_path: Path, membership
     assert not_ok(case) == {"memory": Verdict.FAULT}
     assert "the control group allows 268 MB" in findings(case)["memory"].found
     assert "MemoryMax=" in findings(case)["memory"].fixes[1]
+
+
+def test_a_running_node_is_judged_by_its_own_memory_limit(tmp_path: Path) -> None:
+    """MemoryMax= of its unit; the shell's group has its own, which does not count."""
+    case = healthy_case(tmp_path)
+    planted(case).plant("/proc/self/cgroup", "0::/user.slice\n")
+    planted(case).plant("/sys/fs/cgroup/user.slice/memory.max", "1000000\n")
+    planted(case).plant(f"/proc/{NODE_PID}/cgroup", "0::/system.slice/antquic-server.service\n")
+    assert not_ok(case) == {}
+
+    planted(case).plant("/sys/fs/cgroup/system.slice/antquic-server.service/memory.max", "268435456\n")
+    assert not_ok(case) == {"memory": Verdict.FAULT}
+    assert findings(case)["memory"].found.endswith("; the running node's control group allows 268 MB")
 
 
 def test_swapping_is_found_and_killing_told(tmp_path: Path) -> None:

@@ -35,6 +35,19 @@ def test_the_node_itself_may_have_the_port(tmp_path: Path) -> None:
     assert findings(case)["admin-port"].verdict is Verdict.OK
 
 
+def test_the_admin_port_is_the_nodes_only_where_it_has_answered(tmp_path: Path) -> None:
+    """A node that answers elsewhere has not got this one; of one that does not answer nothing is known."""
+    case = replace(healthy_case(tmp_path), admin_port=20_001)
+    assert findings(case)["admin-port"].found == "127.0.0.1:10001: free"
+
+    planted(case).refusals["tcp 127.0.0.1:10001"] = errno.EADDRINUSE
+    taken = findings(case)["admin-port"]
+    assert (taken.verdict, taken.found) == (Verdict.FAULT, "127.0.0.1:10001 is taken by another process")
+    silent = findings(replace(case, status=None, status_error="no answer"))["admin-port"]
+    assert silent.verdict is Verdict.NOTE
+    assert silent.found == "127.0.0.1:10001 is taken, by the node (process 4711) or another; it did not answer"
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EADDRNOTAVAIL])
 def test_a_port_that_cannot_be_had_is_found(tmp_path: Path, number: int) -> None:
     """For want of a right, or of the address."""
@@ -43,6 +56,20 @@ def test_a_port_that_cannot_be_had_is_found(tmp_path: Path, number: int) -> None
     planted(case).refusals["192.0.2.1:443"] = number
 
     assert findings(case)["listen-port"].verdict is Verdict.FAULT
+
+
+def test_the_right_to_a_low_port_is_given_to_the_node_alone(tmp_path: Path) -> None:
+    """By its unit: the interpreter, as a file, is every Python program's."""
+    settings = Settings(endpoint=EndpointSettings(listen=("0.0.0.0:443",)))
+    case = replace(healthy_case(tmp_path, running=False), settings=settings)
+    planted(case).refusals["0.0.0.0:443"] = errno.EACCES
+
+    fixes = findings(case)["listen-port"].fixes
+    assert fixes[0] == (
+        "systemctl edit antquic-server   # [Service] AmbientCapabilities=CAP_NET_BIND_SERVICE and "
+        "CapabilityBoundingSet=CAP_NET_BIND_SERVICE and PrivateUsers=no"
+    )
+    assert not any("setcap" in fix for fix in fixes)
 
 
 def test_a_machine_without_ipv6_serves_ipv4(tmp_path: Path) -> None:

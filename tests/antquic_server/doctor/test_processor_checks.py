@@ -8,7 +8,8 @@ import pytest
 from antquic_server.config.model import EndpointSettings, Settings
 from antquic_server.doctor.case import Case
 from antquic_server.doctor.finding import Verdict
-from support.planted_machine import findings, healthy_case, not_ok, planted
+from antquic_server.tuning.places import tuning_directory
+from support.planted_machine import NODE_PID, findings, healthy_case, not_ok, planted
 
 
 def _with_workers(case: Case, workers: int) -> Case:
@@ -80,6 +81,24 @@ def test_a_quota_below_one_cpu_is_found(tmp_path: Path) -> None:
     assert findings(case)["cpus"].fixes[-1].endswith("CPUQuota=100%")
 
 
+def test_a_running_node_is_judged_by_its_own_affinity_and_quota(tmp_path: Path) -> None:
+    """As with ``taskset -c 0 antquic-server serve`` and CPUQuota= in its unit; the operator's shell has neither."""
+    case = healthy_case(tmp_path)
+    planted(case).cpu_numbers_of[NODE_PID] = (0,)
+    assert not_ok(case) == {"cpus": Verdict.NOTE}
+    assert findings(case)["cpus"].found == "1 worker on CPUs: the running node's affinity allows 1 of 2"
+    assert findings(case)["packet-cpus"].found == "one CPU, which does it all"
+
+    planted(case).plant(f"/proc/{NODE_PID}/cgroup", "2:cpu:/node\n0::/node\n")
+    planted(case).plant("/sys/fs/cgroup/node/cpu.max", "50000 100000\n")
+    assert not_ok(case) == {"cpus": Verdict.WARNING}
+    assert findings(case)["cpus"].found.endswith(", the running node's control group grants the time of 0.5")
+    planted(case).plant("/sys/fs/cgroup/cpu/node/cpu.cfs_quota_us", "20000\n")
+    planted(case).plant("/sys/fs/cgroup/cpu/node/cpu.cfs_period_us", "100000\n")
+    assert findings(case)["cpus"].found.endswith(" grants the time of 0.2")
+    assert findings(replace(case, node_pid=None, status=None))["cpus"].found == "2 workers on CPUs: 2 of this machine"
+
+
 def test_slow_cpus_are_found(tmp_path: Path) -> None:
     """But not where "powersave" is only a hint to a driver that lets the CPU speed up."""
     case = healthy_case(tmp_path)
@@ -96,7 +115,9 @@ def test_one_cpu_for_all_packets_is_told(tmp_path: Path) -> None:
     planted(case).remove("/sys/class/net/eth0/queues/rx-1/rps_cpus")
     (tmp_path / "sys/class/net/eth0/queues/rx-1").rmdir()
     assert not_ok(case) == {"packet-cpus": Verdict.NOTE}
-    assert findings(case)["packet-cpus"].fixes[1] == "echo 3 > /sys/class/net/eth0/queues/rx-0/rps_cpus"
+    script, mask = findings(case)["packet-cpus"].fixes
+    assert script == f"sh {tuning_directory()}/linux/queues.sh apply eth0"
+    assert mask == "echo 3 > /sys/class/net/eth0/queues/rx-0/rps_cpus"
 
     planted(case).plant("/sys/class/net/eth0/queues/rx-0/rps_cpus", "00000000,00000003\n")
     assert not_ok(case) == {}
