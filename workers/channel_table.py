@@ -5,7 +5,7 @@ A route leads from a bound leg to the other one. It is found with one look into 
 with one system call::
 
     key     8 bytes of header (kind 0x10, channel id)                          the packet's first bytes
-            source address: host, port (IPv6: flow information, scope)         who has proven to be the leg
+            source address: host, port (IPv6: flow information, scope)         who has proven to be the leg, and there
     value   destination: address, socket, and the address of ours to send from
             counters: bytes, datagrams, and the tokens of the session
 
@@ -19,6 +19,7 @@ here; what finds no entry would come up to this process as it does now, to be ju
 """
 
 import errno
+import os
 from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import Final
@@ -30,15 +31,20 @@ from antquic_server.protocol.relay_channel import (
     BIND,
     DATA,
     HEADER_BYTES,
+    KEY_BYTES,
+    NO_NONCE,
     UNKNOWN_BYTES,
     bind_counter_untrusted,
+    bind_nonce_untrusted,
     channel_token,
     data_header,
     encode_bound,
+    encode_challenge,
     encode_unknown,
     verify_leg_untrusted,
 )
 from antquic_server.protocol.relay_limits import RelayMode
+from antquic_server.protocol.relay_proof import AddressProofs
 from antquic_server.protocol.routing import owner_slot
 from antquic_server.stats.counters import CounterSet
 from workers.relay_meter import SessionMeter
@@ -46,7 +52,7 @@ from workers.relay_meter import SessionMeter
 BINDS_PER_S: Final = 10.0
 BINDS_BURST: Final = 40.0
 """
-Binds of one channel, since each costs two HMACs: two legs that repeat theirs every quarter of a second send 8 in a
+Binds of one channel, since each costs a few HMACs: two legs that repeat theirs every quarter of a second send 8 in a
 second, and only who knows the channel's id can use up its share.
 """
 
@@ -57,14 +63,14 @@ header_number: Final = Struct("=Q").unpack_from
 
 
 class Leg:
-    """One end of a channel; ``path`` is None until its first bind."""
+    """One end of a channel; ``path`` is None until the first bind that has proven an address."""
 
     __slots__ = ("bound_at_s", "counter", "destination", "key", "path", "source")
 
     def __init__(self, key: bytes) -> None:
         self.key = key
         self.counter = -1
-        """Of the last bind that counted; another must be greater."""
+        """Of the last bind, whether its address was proven or not; another must be greater."""
         self.path: PathAddress | None = None
         self.source: _Source = ()
         self.destination: Destination | None = None
@@ -127,6 +133,7 @@ class ChannelTable:
         self._sockets = sockets
         self._counters = counters
         self._secret = secret
+        self.proofs = AddressProofs(os.urandom(KEY_BYTES))
         self._unknowns = TokenBucket(unknowns_per_s, max(1.0, unknowns_per_s) if unknowns_per_s else 0.0)
         self._channels: dict[bytes, Channel] = {}
         self._drop_keys: dict[str, str] = {}
@@ -274,10 +281,29 @@ class ChannelTable:
             self.drop("bind_collision")
         else:
             leg.counter = counter
+            self._answer_bind(channel, leg, other, bind_nonce_untrusted(data), path, now_s)
+
+    def _answer_bind(  # noqa: PLR0917 - what is known of one bind
+        self, channel: Channel, leg: Leg, other: Leg, nonce: bytes, path: PathAddress, now_s: float
+    ) -> None:
+        """
+        Take a bind if its nonce was sent to where it comes from; challenge it if not, with nothing changed.
+
+        Who has the key of a leg can forge its source: without this the node would send a stranger, at full rate, what
+        comes from the other leg, which may be the same peer's. That goes for an address which is bound already, too:
+        the peer may have left it to somebody else.
+        """
+        channel_id, source = channel.channel_id, source_of(path)
+        next_nonce = self.proofs.nonce(channel_id, leg.key, source, now_s)
+        encode_answer = encode_challenge
+        if self.proofs.proves(nonce, channel_id=channel_id, leg_key=leg.key, source=source, now_s=now_s):
             leg.bound_at_s = now_s
             if path != leg.path:
                 self._move(channel, leg, other, path)
-            self._reply(path, encode_bound(channel.channel_id, counter, leg.key))
+            encode_answer = encode_bound
+        elif nonce != NO_NONCE:
+            self.drop("bind_unproven")
+        self._reply(path, encode_answer(channel_id, leg.counter, leg.key, next_nonce))
 
     def _move(self, channel: Channel, leg: Leg, other: Leg, path: PathAddress) -> None:
         self.routes.pop((channel.header_number, leg.source), None)

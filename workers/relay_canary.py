@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from functools import partial
 from ipaddress import ip_address
 from itertools import count
 from typing import Final
@@ -21,10 +22,13 @@ from antquic_server.logs import get_logger
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.limits import TokenBucket
 from antquic_server.protocol.relay_channel import (
+    BOUND,
     KEY_BYTES,
+    NO_NONCE,
+    bind_nonce_untrusted,
     data_header,
     encode_bind,
-    encode_bound,
+    is_bind_answer_untrusted,
     new_channel_id,
 )
 from antquic_server.protocol.relay_limits import RelayMode
@@ -214,10 +218,15 @@ async def _is_next(arrived: "asyncio.Queue[bytes]", expected: bytes) -> bool:
 
 
 async def _bind(leg: socket.socket, channel_id: bytes, key: bytes) -> None:
+    nonce = NO_NONCE
     for counter in count(time.time_ns() // 1000):
-        leg.send(encode_bind(channel_id, counter, key))
-        if await _arrives(leg, encode_bound(channel_id, counter, key)):
-            return
+        bind = encode_bind(channel_id, counter, key, nonce)
+        leg.send(bind)
+        answer = await _read_until(leg, partial(is_bind_answer_untrusted, bind=bind, key=key))
+        if answer is not None:
+            if answer[0] == BOUND:
+                return
+            nonce = bind_nonce_untrusted(answer)
 
 
 async def _pass(sender: socket.socket, receiver: socket.socket, datagram: bytes) -> None:
@@ -228,11 +237,17 @@ async def _pass(sender: socket.socket, receiver: socket.socket, datagram: bytes)
 
 async def _arrives(receiver: socket.socket, expected: bytes) -> bool:
     """Read until this datagram comes; False if it has not within the time after which to repeat."""
+    return await _read_until(receiver, expected.__eq__) is not None
+
+
+async def _read_until(receiver: socket.socket, is_expected: Callable[[bytes], bool]) -> bytes | None:
+    """Read until such a datagram comes, and return it; None if it has not within the time after which to repeat."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(REPEAT_S):
-            while await loop.sock_recv(receiver, 2 * PAYLOAD_BYTES) != expected:
-                pass
+            while True:
+                datagram = await loop.sock_recv(receiver, 2 * PAYLOAD_BYTES)
+                if is_expected(datagram):
+                    return datagram
     except TimeoutError:
-        return False
-    return True
+        return None

@@ -24,12 +24,12 @@ from antquic_server.errors import CannotBootError
 from antquic_server.pqc.pool import PqcPool
 from antquic_server.protocol.raw_public_key import peer_id
 from antquic_server.protocol.relay_channel import (
-    BIND_BYTES,
     BOUND,
-    bind_counter_untrusted,
+    NO_NONCE,
+    bind_nonce_untrusted,
     data_header,
     encode_bind,
-    verify_leg_untrusted,
+    is_bind_answer_untrusted,
 )
 from antquic_server.protocol.relay_control import (
     ChannelAnswer,
@@ -87,18 +87,21 @@ class _Leg:
     channel_id: bytes
     key: bytes
     counter: int = field(default_factory=lambda: time.time_ns() // 1000)
+    nonce: bytes = NO_NONCE
 
     def bind(self) -> None:
         """Bind, again and again until the node says so."""
         deadline_s = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline_s:
             self.counter += 1
-            self.sock.sendto(encode_bind(self.channel_id, self.counter, self.key), self.node)
-            if self._is_bound(time.monotonic() + _BIND_REPEAT_S):
+            bind = encode_bind(self.channel_id, self.counter, self.key, self.nonce)
+            self.sock.sendto(bind, self.node)
+            if self._is_bound(bind, time.monotonic() + _BIND_REPEAT_S):
                 return
         raise CannotBootError("node does not answer the bind of a channel")
 
-    def _is_bound(self, deadline_s: float) -> bool:
+    def _is_bound(self, bind: bytes, deadline_s: float) -> bool:
+        """Wait for the answer to a bind; False if it has to be sent again, at once when the node has a nonce for it."""
         while (remaining_s := deadline_s - time.monotonic()) > 0:
             if not select.select([self.sock], [], [], remaining_s)[0]:
                 return False
@@ -106,13 +109,9 @@ class _Leg:
                 datagram = self.sock.recv(2048)
             except BlockingIOError:
                 continue
-            if (
-                datagram[:8] == bytes((BOUND,)) + self.channel_id
-                and len(datagram) == BIND_BYTES
-                and bind_counter_untrusted(datagram) == self.counter
-                and verify_leg_untrusted(datagram, self.key)
-            ):
-                return True
+            if is_bind_answer_untrusted(datagram, bind, self.key):
+                self.nonce = bind_nonce_untrusted(datagram)
+                return datagram[0] == BOUND
         return False
 
 

@@ -4,6 +4,7 @@ One leg of a relay channel: when to bind, whether the node has taken it, whether
 ::
 
     BINDING   a bind every quarter second until the node answers; given up after a few seconds
+              at once when the node asks for it again with a nonce, which shows that we are where it comes from
     BOUND     a bind every ten seconds, which keeps the NAT's mapping and the channel
               at once when nothing comes back for a second: our NAT may have given us another port
               at once when the other side falls silent: it, or the channel, may be gone
@@ -15,7 +16,9 @@ Pure: time is an argument, datagrams are return values.
 from antquic_server.peer.link import Path
 from antquic_server.peer.relay_paths import RelayPath
 from antquic_server.protocol.relay_channel import (
+    NO_NONCE,
     bind_counter_untrusted,
+    bind_nonce_untrusted,
     data_header,
     encode_bind,
     unknown_token_untrusted,
@@ -78,6 +81,7 @@ class Channel:
         self.bytes_received = 0
         self._key = key
         self._token = token
+        self._nonce = NO_NONCE
         self._counter = int(unix_s * _MICROSECONDS)
         self._first_unanswered = self._counter + 1
         self._bind_at_s = now_s
@@ -113,7 +117,7 @@ class Channel:
             self._await_answer(now_s, UNANSWERED_S)
         self._bind_at_s = now_s + BIND_REPEAT_S
         self._counter += 1
-        return encode_bind(self.channel_id, self._counter, self._key)
+        return encode_bind(self.channel_id, self._counter, self._key, self._nonce)
 
     def _look_for_quiet(self, now_s: float) -> None:
         quiet_at_s = self._heard_s + QUIET_S
@@ -165,13 +169,28 @@ class Channel:
 
     def bound_untrusted(self, datagram: bytes, now_s: float) -> bool:
         """Take in the answer to a bind; False if it is no answer of the node's to a bind that waits for one."""
-        counter = bind_counter_untrusted(datagram)
-        if not self._first_unanswered <= counter <= self._counter or not verify_leg_untrusted(datagram, self._key):
+        if not self._answers_untrusted(datagram):
             return False
         self.is_bound = True
+        self._nonce = bind_nonce_untrusted(datagram)
         self._first_unanswered = self._counter + 1
         self._bind_at_s = now_s + BIND_INTERVAL_S
         return True
+
+    def challenged_untrusted(self, datagram: bytes, now_s: float) -> bool:
+        """Take in that the node wants to see a nonce in the bind; False if it is no answer of the node's, as above."""
+        if not self._answers_untrusted(datagram):
+            return False
+        nonce = bind_nonce_untrusted(datagram)
+        if nonce != self._nonce:
+            # Several binds may have been under way: one answer to their challenges is enough.
+            self._nonce = nonce
+            self._bind_at_s = now_s
+        return True
+
+    def _answers_untrusted(self, datagram: bytes) -> bool:
+        counter = bind_counter_untrusted(datagram)
+        return self._first_unanswered <= counter <= self._counter and verify_leg_untrusted(datagram, self._key)
 
     def is_gone_untrusted(self, datagram: bytes) -> bool:
         """Whether the node says so; RelayDecodeError if the datagram is not what it says it in."""

@@ -16,7 +16,7 @@ from antquic_server.peer.link import Link, Path
 from antquic_server.peer.relay_paths import RelayPath
 from antquic_server.peer.settings import PeerSettings
 from antquic_server.peer.statistics import Tallies
-from antquic_server.protocol.relay_channel import BOUND, DATA, HEADER_BYTES, UNKNOWN
+from antquic_server.protocol.relay_channel import BOUND, CHALLENGE, DATA, HEADER_BYTES, UNKNOWN
 from antquic_server.protocol.relay_control import (
     ChannelAnswer,
     ChannelClosed,
@@ -217,7 +217,7 @@ class Relays:
         """
         channel = self._channels.get(data[1:HEADER_BYTES])
         if channel is None:
-            known = bool(data) and data[0] in (DATA, BOUND, UNKNOWN)
+            known = bool(data) and data[0] in (DATA, BOUND, CHALLENGE, UNKNOWN)
             self._tallies.drops["relay_channel_gone" if known else "not_quic"] += 1
         elif tuple(path[:2]) != tuple(channel.via[:2]):
             self._tallies.drops["relay_source"] += 1
@@ -227,7 +227,7 @@ class Relays:
             return payload, channel.path
         elif data[0] == UNKNOWN and channel.is_gone_untrusted(data):
             self._lose(channel, LOST_UNKNOWN, now_s)
-        elif data[0] != BOUND or not channel.bound_untrusted(data, now_s):
+        elif not _answer_untrusted(channel, data, now_s):
             self._tallies.drops["relay_control"] += 1
         return None
 
@@ -254,3 +254,10 @@ class Relays:
     def take_binds(self, now_s: float) -> list[tuple[Path, list[bytes]]]:
         """Return the binds that are due, by path."""
         return [(channel.via, [bind]) for channel in self if (bind := channel.take_bind(now_s)) is not None]
+
+
+def _answer_untrusted(channel: Channel, data: bytes, now_s: float) -> bool:
+    """Take in what the node says to a bind; False if it is neither of its answers."""
+    if data[0] == BOUND:
+        return channel.bound_untrusted(data, now_s)
+    return data[0] == CHALLENGE and channel.challenged_untrusted(data, now_s)

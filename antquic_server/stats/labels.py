@@ -72,7 +72,7 @@ _DROPS: Final = _words(
 _RELAY_DROPS: Final = _words(
     # Channels.
     "above_link_mtu send_error blocked session_rate node_rate bind_malformed bind_rate bind_collision bad_mac",
-    "replayed_bind unbound_source other_leg_unbound other_slot unexpected_kind unknown_channel",
+    "bind_unproven replayed_bind unbound_source other_leg_unbound other_slot unexpected_kind unknown_channel",
     "unknown_channel_unanswered",
     # Streams.
     "address_family frame_malformed new_targets queue_full rate socket_full",

@@ -179,8 +179,8 @@ def test_leg_behind_a_nat_that_forgets(start_node: StartNode) -> None:
     async def story() -> None:
         async with channel_peer(node) as a, channel_peer(node) as b, channel_peer(node) as thief:
             channel = await open_channel(a, b)
-            recorded = a.leg.bind(channel.channel_id, channel.initiator_key)
-            await wait_for(lambda: a.leg.is_bound(channel.channel_id, channel.initiator_key), "bound")
+            await a.bind(channel.channel_id, channel.initiator_key)
+            recorded = a.leg.last_bind(channel.channel_id, channel.initiator_key)
             a.leg.rebind()
             await a.bind(channel.channel_id, channel.initiator_key)
             thief.leg.send(recorded)
@@ -194,6 +194,25 @@ def test_leg_behind_a_nat_that_forgets(start_node: StartNode) -> None:
     drops = [f'antquic_relay_drops_total{{mode="channel",reason="{reason}"}}' for reason in reasons]
     for key in drops:
         wait_for_value(lambda key=key: node.metrics().get(key), 1, timeout_s=10.0, what=key)  # type: ignore[misc]
+
+
+def test_victim_of_a_forged_bind_is_not_flooded(start_node: StartNode) -> None:
+    """Both legs may be one peer's, which binds one of them in the name of somebody who never answers."""
+    node = start_node(workers=2)
+
+    async def story() -> None:
+        async with channel_peer(node) as a, channel_peer(node) as b, channel_peer(node) as bystander:
+            channel = await open_channel(a, b)
+            victim = bystander.leg
+            binds = [victim.bind(channel.channel_id, channel.target_key) for _ in range(5)]
+            await wait_for(lambda: len(victim.poll()) == len(binds), "challenges")
+            for mark in b"0123456789":
+                await exchange(channel, a, b, bytes([mark]))
+            assert len(victim.poll()) == len(binds)
+            assert sum(map(len, victim.received)) <= sum(map(len, binds))
+            assert not victim.payloads(channel.channel_id)
+
+    run_clients(story(), timeout_s=60)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from antquic_server.peer.relays import Relays, RelaySurroundings
 from antquic_server.peer.settings import PeerSettings
 from antquic_server.peer.statistics import Tallies
 from antquic_server.protocol.liveness import PROBE_MAGIC
-from antquic_server.protocol.relay_channel import data_header, encode_bound, encode_unknown
+from antquic_server.protocol.relay_channel import data_header, encode_bound, encode_challenge, encode_unknown
 from antquic_server.protocol.relay_control import (
     ChannelClosed,
     ChannelOffer,
@@ -66,7 +66,8 @@ CHANNEL_MESSAGES = [
         ChannelRequest(request_id=1, target=BOB),
     )
 ]
-BOUND, GONE = encode_bound(ID, 5, KEY), encode_unknown(ID, TOKEN)
+BOUND, GONE = encode_bound(ID, 5, KEY, bytes(8)), encode_unknown(ID, TOKEN)
+CHALLENGE = encode_challenge(ID, 5, KEY, b"N" * 8)
 RECEIVERS = Receivers(
     coordination=lambda *_: None,
     channel=lambda *_: None,
@@ -78,6 +79,10 @@ RELAYS = _with_channel()
 
 PEER_FEEDS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
     "antquic_server.peer.channel.Channel.bound_untrusted": (lambda data: CHANNEL.bound_untrusted(data, 0.0), [BOUND]),
+    "antquic_server.peer.channel.Channel.challenged_untrusted": (
+        lambda data: CHANNEL.challenged_untrusted(data, 0.0),
+        [CHALLENGE],
+    ),
     "antquic_server.peer.channel.Channel.is_gone_untrusted": (CHANNEL.is_gone_untrusted, [GONE]),
     "antquic_server.peer.messages.Messages.take_untrusted": (
         lambda data: MESSAGES.take_untrusted(NODE, StreamDataReceived(data=data, end_stream=True, stream_id=3), 0.0),
@@ -89,6 +94,6 @@ PEER_FEEDS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
     ),
     "antquic_server.peer.relays.Relays.receive_untrusted": (
         lambda data: _with_channel().receive_untrusted(data, PLACE, 0.0),
-        [BOUND, GONE, data_header(ID) + b"payload"],
+        [BOUND, CHALLENGE, GONE, data_header(ID) + b"payload"],
     ),
 }

@@ -45,9 +45,13 @@ from antquic_server.protocol.raw_public_key import (
 )
 from antquic_server.protocol.relay_channel import (
     bind_counter_untrusted,
+    bind_nonce_untrusted,
     data_header,
     encode_bind,
+    encode_bound,
+    encode_challenge,
     encode_unknown,
+    is_bind_answer_untrusted,
     unknown_token_untrusted,
     verify_leg_untrusted,
 )
@@ -80,7 +84,7 @@ from antquic_server.stats.counters import CounterSet
 from antquic_server.supervisor.admin_request import after_untrusted, names_us_untrusted
 from fuzz.forge import Forge
 from fuzz.peer_feeds import PEER_FEEDS
-from support.channels import INITIATOR_KEY, TARGET_KEY, FakeUdp, made_up_id
+from support.channels import INITIATOR_KEY, TARGET_KEY, FakeUdp, bind_at, made_up_id
 from support.coordination import ALICE, BOB, on_the_wire, request, request_fields
 from workers.admission import Admission, Load
 from workers.channel_control import ChannelControl
@@ -170,7 +174,7 @@ def _channel_table() -> ChannelTable:
     session = SessionMeter(number=1, rate_bytes_per_s=1e9, burst_bytes=1e9, share=TokenBucket(1e9, 1e9))
     keys = {"initiator_key": INITIATOR_KEY, "target_key": TARGET_KEY}
     table.add(Channel(CHANNEL_ID, **keys, session=session, now_s=0.0))
-    table.receive_untrusted(encode_bind(CHANNEL_ID, 1, INITIATOR_KEY), PATH, 0.0)
+    bind_at(table, CHANNEL_ID, 1, INITIATOR_KEY, PATH, 0.0)
     return table
 
 
@@ -197,8 +201,14 @@ CHANNEL_MESSAGES = [
 PUNCH_REPORT = encode_punch_report(PunchReport(other=BOB, succeeded=True, nat_mapping=Mapping.DEPENDENT))
 PUNCH_REPORTS = PunchReports(lambda message: len(encode(message)) > 0, count().__next__, CounterSet())
 BIND = encode_bind(CHANNEL_ID, 2, TARGET_KEY)
+BOUND = encode_bound(CHANNEL_ID, 2, TARGET_KEY, bytes(8))
+CHALLENGE = encode_challenge(CHANNEL_ID, 2, TARGET_KEY, b"N" * 8)
 UNKNOWN = encode_unknown(CHANNEL_ID, bytes(16))
-CHANNEL_DATAGRAMS = [BIND, UNKNOWN, data_header(CHANNEL_ID) + bytes(20), data_header(made_up_id(2)) + bytes(20)]
+CHANNEL_DATAGRAMS = [
+    *(BIND, BOUND, CHALLENGE, UNKNOWN),
+    data_header(CHANNEL_ID) + bytes(20),
+    data_header(made_up_id(2)) + bytes(20),
+]
 REQUEST = request(ALICE, BOB)
 OTHER_REQUEST = on_the_wire(request_fields(ALICE, ALICE, addresses=("[2001:db8::1]:1", "198.18.0.5:4433")))
 
@@ -356,6 +366,11 @@ FEEDS: dict[str, tuple[Feed, list[bytes]]] = {
         [encode_subject_public_key_info(bytes(1952))],
     ),
     "antquic_server.protocol.relay_channel.bind_counter_untrusted": (bind_counter_untrusted, [BIND]),
+    "antquic_server.protocol.relay_channel.bind_nonce_untrusted": (bind_nonce_untrusted, [BIND, CHALLENGE]),
+    "antquic_server.protocol.relay_channel.is_bind_answer_untrusted": (
+        lambda data: is_bind_answer_untrusted(data, BIND, TARGET_KEY),
+        [BOUND, CHALLENGE],
+    ),
     "antquic_server.protocol.relay_channel.unknown_token_untrusted": (unknown_token_untrusted, [UNKNOWN]),
     "antquic_server.protocol.relay_channel.verify_leg_untrusted": (
         lambda data: verify_leg_untrusted(data, TARGET_KEY),

@@ -9,14 +9,17 @@ from antquic_server.ipc.relay_messages import ChannelCreate
 from antquic_server.net.udp import Destination, PathAddress, SendResult, UdpSocket
 from antquic_server.protocol.relay_channel import (
     BOUND,
-    bind_counter_untrusted,
+    CHALLENGE,
+    NO_NONCE,
+    bind_nonce_untrusted,
     data_header,
     encode_bind,
+    is_bind_answer_untrusted,
     new_channel_id,
-    verify_leg_untrusted,
 )
+from workers.channel_table import ChannelTable, source_of
 
-__all__ = ["INITIATOR_KEY", "TARGET_KEY", "ChannelClient", "FakeUdp", "create_message", "made_up_id"]
+__all__ = ["INITIATOR_KEY", "TARGET_KEY", "ChannelClient", "FakeUdp", "bind_at", "create_message", "made_up_id"]
 
 INITIATOR_KEY = b"i" * 32
 TARGET_KEY = b"t" * 32
@@ -36,6 +39,16 @@ def create_message(channel_id: bytes, *, rate: float = 1e9, burst: float = 1e9) 
         rate_bytes_per_s=rate,
         burst_bytes=burst,
     )
+
+
+def bind_at(  # noqa: PLR0917 - what a bind is made of
+    table: ChannelTable, channel_id: bytes, counter: int, key: bytes, path: PathAddress, now_s: float
+) -> bytes:
+    """Let a bind arrive as from a leg that was challenged at its address before; returns it."""
+    nonce = table.proofs.nonce(channel_id, key, source_of(path), now_s)
+    bind = encode_bind(channel_id, counter, key, nonce)
+    table.receive_untrusted(bind, path, now_s)
+    return bind
 
 
 class FakeUdp:
@@ -93,6 +106,8 @@ class ChannelClient:
         self.node = PathAddress(node[0], node[1], 0, 0, b"", 0)
         self.received: list[bytes] = []
         self._counter = time.time_ns() // 1000
+        self._binds: dict[tuple[bytes, bytes], bytes] = {}
+        """The last bind of each leg, by channel and key."""
 
     def __enter__(self) -> "ChannelClient":
         return self
@@ -120,12 +135,16 @@ class ChannelClient:
         """Send payloads through a channel."""
         self.send(*(data_header(channel_id) + payload for payload in payloads))
 
-    def bind(self, channel_id: bytes, key: bytes) -> bytes:
-        """Send a bind, and return it."""
+    def bind(self, channel_id: bytes, key: bytes, nonce: bytes = NO_NONCE) -> bytes:
+        """Send a bind, and return it; ``is_bound`` sends it again when the node challenges it."""
         self._counter += 1
-        bind = encode_bind(channel_id, self._counter, key)
+        bind = self._binds[channel_id, key] = encode_bind(channel_id, self._counter, key, nonce)
         self.send(bind)
         return bind
+
+    def last_bind(self, channel_id: bytes, key: bytes) -> bytes:
+        """Return the last bind of a leg, which is the one that counts once it is bound."""
+        return self._binds[channel_id, key]
 
     def poll(self) -> list[bytes]:
         """Return everything that has arrived so far."""
@@ -139,9 +158,9 @@ class ChannelClient:
         return [data[len(header) :] for data in self.poll() if data.startswith(header)]
 
     def is_bound(self, channel_id: bytes, key: bytes) -> bool:
-        """Whether the node has answered the last bind."""
-        start = bytes((BOUND,)) + channel_id
-        return any(
-            data.startswith(start) and verify_leg_untrusted(data, key) and bind_counter_untrusted(data) == self._counter
-            for data in self.poll()
-        )
+        """Whether the node has taken the last bind; a challenge that it has answered with is met."""
+        bind = self._binds[channel_id, key]
+        answers = [data for data in self.poll() if is_bind_answer_untrusted(data, bind, key)]
+        if answers and answers[-1][0] == CHALLENGE:
+            self.bind(channel_id, key, bind_nonce_untrusted(answers[-1]))
+        return bool(answers) and answers[-1][0] == BOUND

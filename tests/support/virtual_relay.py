@@ -16,7 +16,9 @@ from antquic_server.protocol.relay_channel import (
     KEY_BYTES,
     TOKEN_BYTES,
     bind_counter_untrusted,
+    bind_nonce_untrusted,
     encode_bound,
+    encode_challenge,
     encode_unknown,
     verify_leg_untrusted,
 )
@@ -31,6 +33,7 @@ from antquic_server.protocol.relay_control import (
     decode_channel_message_untrusted,
 )
 from antquic_server.protocol.relay_limits import Refusal, RelayEnd
+from antquic_server.protocol.relay_proof import AddressProofs
 from antquic_server.protocol.relay_stream import (
     BIND_REQUEST,
     MAX_FRAME_BYTES,
@@ -87,6 +90,7 @@ class ChannelBroker:
         self._dead: dict[bytes, bytes] = {}
         """Tokens of channels that are gone."""
         self._randbytes = randbytes
+        self._proofs = AddressProofs(bytes(KEY_BYTES))
         self._link_to = link_to
         self._tell = tell
         self._send = send
@@ -193,8 +197,13 @@ class ChannelBroker:
         counter = bind_counter_untrusted(data)
         for leg in channel.legs:
             if counter > leg.counter and verify_leg_untrusted(data, leg.key):
-                leg.counter, leg.place = counter, source
-                self._send(source, encode_bound(channel.channel_id, counter, leg.key))
+                leg.counter = counter
+                nonce = self._proofs.nonce(channel.channel_id, leg.key, source, 0.0)
+                proven = bind_nonce_untrusted(data) == nonce
+                if proven:
+                    leg.place = source
+                encode = encode_bound if proven else encode_challenge
+                self._send(source, encode(channel.channel_id, counter, leg.key, nonce))
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

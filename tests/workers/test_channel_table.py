@@ -13,15 +13,21 @@ from antquic_server.net.udp import PathAddress, SendResult, UdpSocket
 from antquic_server.protocol.limits import TokenBucket
 from antquic_server.protocol.relay_channel import (
     BIND_BYTES,
+    BOUND,
+    NO_NONCE,
+    bind_nonce_untrusted,
     channel_token,
     data_header,
     encode_bind,
     encode_bound,
+    encode_challenge,
     encode_unknown,
+    is_bind_answer_untrusted,
     is_one_channel,
 )
+from antquic_server.protocol.relay_proof import EPOCH_S
 from antquic_server.stats.counters import CounterSet
-from support.channels import INITIATOR_KEY, TARGET_KEY, FakeUdp, made_up_id
+from support.channels import INITIATOR_KEY, TARGET_KEY, FakeUdp, bind_at, made_up_id
 from support.require import require
 from workers.channel_table import BINDS_BURST, Channel, ChannelTable, header_number, source_of
 from workers.relay_meter import SessionMeter
@@ -84,10 +90,29 @@ class Bench:
         return channel
 
     def bind(self, key: bytes, path: PathAddress, channel_id: bytes = ID, *, counter: int | None = None) -> bytes:
-        """Let a bind arrive and return the answer that it must have."""
+        """Let a bind arrive of a leg that was challenged there before, and return the answer that it must have."""
         counter = next(COUNTERS) if counter is None else counter
-        self.give(encode_bind(channel_id, counter, key), path)
-        return encode_bound(channel_id, counter, key)
+        bind_at(self.table, channel_id, counter, key, path, self.now_s)
+        return encode_bound(channel_id, counter, key, self.nonce(key, path, channel_id))
+
+    def nonce(self, key: bytes, path: PathAddress, channel_id: bytes = ID) -> bytes:
+        """Return what this leg would be sent at this address now."""
+        return self.table.proofs.nonce(channel_id, key, source_of(path), self.now_s)
+
+    def move(self, key: bytes, path: PathAddress, channel_id: bytes = ID) -> None:
+        """Bind a leg at an address as peers do: with what the node sends there."""
+        bind = encode_bind(channel_id, next(COUNTERS), key)
+        self.give(bind, path)
+        answered_at, challenge = self.sockets[path.socket_index].answers.pop()
+        assert answered_at == path
+        assert is_bind_answer_untrusted(challenge, bind, key)
+        assert challenge[0] != BOUND
+        bind = encode_bind(channel_id, next(COUNTERS), key, bind_nonce_untrusted(challenge))
+        self.give(bind, path)
+        answered_at, bound = self.sockets[path.socket_index].answers.pop()
+        assert answered_at == path
+        assert is_bind_answer_untrusted(bound, bind, key)
+        assert bound[0] == BOUND
 
     def give(self, datagram: bytes, path: PathAddress) -> None:
         """Let one datagram arrive that is looked at by itself."""
@@ -247,11 +272,128 @@ def test_counters_of_the_legs_are_their_own(bench: Bench) -> None:
     assert bench.train(A, datagram()) == 1
 
 
-def test_leg_moves_with_its_bind(bench: Bench) -> None:
-    """After a NAT has rebound: from the new address at once, and no more from the old one."""
+def test_forged_source_is_sent_no_more_than_challenges(bench: Bench) -> None:
+    """Who has both legs of a channel cannot have the node send anybody else what it likes, whatever it claims."""
+    channel = bench.bound()
+    data_bytes = 0
+    for nonce in (NO_NONCE, bench.nonce(TARGET_KEY, B), b"guessed!"):
+        bind = encode_bind(ID, next(COUNTERS), TARGET_KEY, nonce)
+        bench.give(bind, STRANGER)
+        ((path, challenge),) = bench.udp.answers
+        bench.udp.answers.clear()
+        assert path == STRANGER
+        assert len(challenge) <= len(bind)
+        assert challenge[0] != BOUND
+        assert is_bind_answer_untrusted(challenge, bind, TARGET_KEY)
+        data_bytes += 10 * len(datagram())
+        assert bench.train(A, *[datagram()] * 10) == 10
+        assert bench.train(STRANGER, datagram()) == 0
+    # All of it has gone where the leg has been seen to be, and on goes the channel there.
+    assert {address for address, _, _ in bench.udp.sent} == {B[:2]}
+    assert sum(len(data) for _, data, _ in bench.udp.sent) == data_bytes
+    assert channel.target.path == B
+    assert bench.train(B, datagram()) == 1
+    assert bench.drops() == {"bind_unproven": 2}
+
+
+def test_forged_source_of_a_first_bind_makes_no_leg(bench: Bench) -> None:
+    """A channel of which only one side has ever been seen carries nothing."""
+    channel = bench.add()
+    bench.move(INITIATOR_KEY, A)
+    bench.give(encode_bind(ID, next(COUNTERS), TARGET_KEY), STRANGER)
+    assert [path for path, _ in bench.udp.answers] == [STRANGER]
+    assert bench.train(A, datagram()) == 0
+    assert bench.table.routes == {}
+    assert channel.target.path is None
+    assert channel.last_bind_s() is None
+    bench.udp.answers.clear()
+
+
+def test_challenges_are_limited_as_binds_are(bench: Bench) -> None:
+    """By channel: a flood of forged sources is answered ten times a second."""
     bench.bound()
+    for number in range(1000):
+        bench.give(encode_bind(ID, next(COUNTERS), TARGET_KEY), STRANGER._replace(port=1 + number))
+    assert 0 < len(bench.udp.answers) <= BINDS_BURST
+    assert bench.drops() == {"bind_rate": 1000 - len(bench.udp.answers)}
+
+
+@pytest.mark.parametrize("what", ["address", "port", "channel", "leg", "time", "process"])
+def test_nonce_of_something_else_moves_nothing(bench: Bench, what: str) -> None:
+    """It was sent to another address, for another channel or leg, too long ago, or by a worker that is gone."""
+    channel = bench.bound()
+    bench.add(OTHER_ID)
     moved = A._replace(port=2001)
-    bench.bind(INITIATOR_KEY, moved)
+    nonce = {
+        "address": lambda: bench.nonce(INITIATOR_KEY, moved._replace(host="192.0.2.9")),
+        "port": lambda: bench.nonce(INITIATOR_KEY, A),
+        "channel": lambda: bench.nonce(INITIATOR_KEY, moved, OTHER_ID),
+        "leg": lambda: bench.nonce(TARGET_KEY, moved),
+        "time": lambda: bench.nonce(INITIATOR_KEY, moved),
+        "process": lambda: Bench().nonce(INITIATOR_KEY, moved),
+    }[what]()
+    bench.now_s += 2 * EPOCH_S if what == "time" else 0.0
+    counter = next(COUNTERS)
+    bench.give(encode_bind(ID, counter, INITIATOR_KEY, nonce), moved)
+    assert channel.initiator.path == A
+    assert bench.train(moved, datagram()) == 0
+    assert bench.train(A, datagram()) == 1
+    assert bench.drops() == {"bind_unproven": 1}
+    fresh = bench.nonce(INITIATOR_KEY, moved)
+    assert bench.udp.answers == [(moved, encode_challenge(ID, counter, INITIATOR_KEY, fresh))]
+    # And with that one it does move.
+    bench.give(encode_bind(ID, next(COUNTERS), INITIATOR_KEY, fresh), moved)
+    assert bench.train(moved, datagram()) == 1
+
+
+def test_bind_that_was_challenged_is_used_up(bench: Bench) -> None:
+    """Recorded and sent again it is not even answered, nor is one with the right nonce but an older counter."""
+    channel = bench.bound()
+    moved = A._replace(port=2001)
+    bind = encode_bind(ID, 2**32, INITIATOR_KEY)
+    bench.give(bind, moved)
+    nonce = bind_nonce_untrusted(bench.udp.answers.pop()[1])
+    bench.give(bind, STRANGER)
+    bench.give(encode_bind(ID, 2**32, INITIATOR_KEY, nonce), moved)
+    assert bench.udp.answers == []
+    assert bench.drops() == {"replayed_bind": 2}
+    assert channel.initiator.path == A
+
+
+def test_address_that_was_left_is_no_leg_for_long(bench: Bench) -> None:
+    """A leg proves it again with every bind; who has gone, and forges on, keeps neither it nor the channel alive."""
+    channel = bench.bound()
+    nonce, begun_s = bench.nonce(TARGET_KEY, B), bench.now_s
+    while bench.now_s < begun_s + 300.0:
+        bench.give(encode_bind(ID, next(COUNTERS), TARGET_KEY, nonce), B)
+        bench.now_s += 10.0
+    assert begun_s < channel.target.bound_at_s <= begun_s + 2 * EPOCH_S
+    # One that is there is told the next nonce with each answer.
+    bench.udp.answers.clear()
+    nonce = bench.nonce(TARGET_KEY, B)
+    for _ in range(30):
+        bench.give(encode_bind(ID, next(COUNTERS), TARGET_KEY, nonce), B)
+        ((_, answer),) = bench.udp.answers
+        bench.udp.answers.clear()
+        assert answer[0] == BOUND
+        nonce = bind_nonce_untrusted(answer)
+        bench.now_s += 10.0
+    assert channel.target.bound_at_s == bench.now_s - 10.0
+
+
+def test_leg_moves_with_its_bind(bench: Bench) -> None:
+    """After a NAT has rebound: from the new address after one round trip, until then from the old one and no other."""
+    channel = bench.bound()
+    moved = A._replace(port=2001)
+    bench.give(encode_bind(ID, next(COUNTERS), INITIATOR_KEY), moved)
+    assert bench.train(A, datagram(b"0")) == bench.train(B, datagram(b"0")) == 1
+    assert bench.train(moved, datagram()) == 0
+    assert [address for address, _, _ in bench.udp.sent] == [B[:2], A[:2]]
+    bench.udp.sent.clear()
+    bench.udp.answers.clear()
+    # The challenge may be lost: the next bind gets another.
+    bench.move(INITIATOR_KEY, moved)
+    assert list(bench.table) == [channel]
     assert bench.train(A, datagram()) == 0
     assert bench.train(moved, datagram(b"1")) == 1
     assert bench.train(B, datagram(b"2")) == 1
@@ -315,7 +457,7 @@ def test_unknown_channel_is_answered_with_a_token(bench: Bench, kind: int, lengt
         assert bench.drops() == {"unknown_channel_unanswered": 1}
 
 
-@pytest.mark.parametrize("kind", [0x12, 0x13])
+@pytest.mark.parametrize("kind", [0x12, 0x13, 0x14])
 @pytest.mark.parametrize("known", [True, False])
 def test_what_only_nodes_send_is_answered_by_nothing(bench: Bench, kind: int, known: bool) -> None:
     """Else two nodes could keep each other busy."""

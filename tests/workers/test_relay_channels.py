@@ -13,10 +13,9 @@ from antquic_server.ipc.messages import Message
 from antquic_server.ipc.relay_messages import ChannelCreate, ChannelCreated, ChannelDestroy, ChannelEnded, RelayUsage
 from antquic_server.net.udp import PathAddress
 from antquic_server.protocol.limits import TokenBucket
-from antquic_server.protocol.relay_channel import encode_bind
 from antquic_server.protocol.relay_limits import Refusal, RelayEnd
 from antquic_server.stats.counters import CounterSet
-from support.channels import INITIATOR_KEY, TARGET_KEY, FakeUdp, create_message, made_up_id
+from support.channels import INITIATOR_KEY, TARGET_KEY, FakeUdp, bind_at, create_message, made_up_id
 from workers.channel_table import ChannelTable
 from workers.relay_channels import BIND_TIMEOUT_S, IDLE_TIMEOUT_S, RelayChannels, session_number
 from workers.relay_meter import CHANNEL_SESSION_BIT, RelayMeter
@@ -71,7 +70,7 @@ class Bench:
 
     def bind(self, key: bytes, path: PathAddress) -> None:
         """Bind a leg, now."""
-        self.table.receive_untrusted(encode_bind(ID, int(self.now_s * 1e6), key), path, self.now_s)
+        bind_at(self.table, ID, int(self.now_s * 1e6), key, path, self.now_s)
 
     def tick_until(self, now_s: float) -> None:
         """Let time pass."""
@@ -241,7 +240,7 @@ def test_two_thousand_idle_channels_are_held() -> None:
             assert bench.create(replace(request, initiator_key=keys[0], target_key=keys[1])) == ""
             for side, key in enumerate(keys):
                 path = PathAddress(f"192.0.2.{side}", 10_000 + number, 0, 0, b"", 0)
-                bench.table.receive_untrusted(encode_bind(channel_id, 1, key), path, bench.now_s)
+                bind_at(bench.table, channel_id, 1, key, path, bench.now_s)
         after_bytes, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

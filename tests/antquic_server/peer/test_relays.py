@@ -12,8 +12,10 @@ from antquic_server.peer.statistics import Tallies
 from antquic_server.protocol.parameters import ExtensionParameters
 from antquic_server.protocol.relay_channel import (
     bind_counter_untrusted,
+    bind_nonce_untrusted,
     data_header,
     encode_bound,
+    encode_challenge,
     encode_unknown,
 )
 from antquic_server.protocol.relay_control import (
@@ -30,7 +32,7 @@ from antquic_server.protocol.relay_control import (
 from support.stand_in import StandIn, public_key_of
 
 ME, PEER, NODE, OTHER_NODE = b"M" * 32, b"P" * 32, b"N" * 32, b"O" * 32
-ID, KEY, TOKEN = b"channel", b"K" * 32, b"T" * 16
+ID, KEY, TOKEN, NONCE = b"channel", b"K" * 32, b"T" * 16, b"N" * 8
 PLACE = ("198.18.0.1", 10_000)
 
 
@@ -235,15 +237,36 @@ def test_binds_and_their_answers() -> None:
     ((path, (bind,)),) = desk.relays.take_binds(0.0)
     assert path == PLACE
     counter = bind_counter_untrusted(bind)
-    assert desk.relays.receive_untrusted(encode_bound(ID, counter, b"X" * 32), PLACE, 0.0) is None
+    assert desk.relays.receive_untrusted(encode_bound(ID, counter, b"X" * 32, NONCE), PLACE, 0.0) is None
     assert desk.relays.take_binds(0.3)
-    assert desk.relays.receive_untrusted(encode_bound(ID, counter, KEY), PLACE, 0.4) is None
+    assert desk.relays.receive_untrusted(encode_bound(ID, counter, KEY, NONCE), PLACE, 0.4) is None
     assert channel.is_bound
     assert desk.relays.take_binds(0.8) == []
     desk.relays.rebind(1.0)
     assert len(desk.relays.take_binds(1.0)) == 1
     with pytest.raises(RelayDecodeError):
         desk.relays.receive_untrusted(b"\x12channelshort", PLACE, 0.0)
+
+
+def test_a_challenge_makes_the_next_bind_due() -> None:
+    """If it is the node's; another bind with its nonce is what it asks for."""
+    desk = Desk()
+    channel = desk.open()
+    ((_, (bind,)),) = desk.relays.take_binds(0.0)
+    counter = bind_counter_untrusted(bind)
+    assert desk.relays.receive_untrusted(encode_challenge(ID, counter, b"X" * 32, NONCE), PLACE, 0.1) is None
+    assert desk.relays.take_binds(0.1) == []
+    assert desk.tallies.drops == {"relay_control": 1}
+    assert desk.relays.receive_untrusted(encode_challenge(ID, counter, KEY, NONCE), PLACE, 0.1) is None
+    assert desk.relays.next_deadline_s() == 0.1
+    ((_, (again,)),) = desk.relays.take_binds(0.1)
+    assert bind_nonce_untrusted(again) == NONCE
+    desk.relays.receive_untrusted(encode_bound(ID, counter + 1, KEY, NONCE), PLACE, 0.2)
+    assert channel.is_bound
+    assert desk.tallies.drops == {"relay_control": 1}
+    # Of a channel that is gone it is known for what it is.
+    desk.relays.receive_untrusted(encode_challenge(b"another", 1, KEY, NONCE), PLACE, 0.2)
+    assert desk.tallies.drops == {"relay_control": 1, "relay_channel_gone": 1}
 
 
 def test_a_channel_is_lost_in_four_ways() -> None:

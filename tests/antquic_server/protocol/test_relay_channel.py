@@ -14,19 +14,25 @@ from antquic_server.protocol.relay_channel import (
     BIND,
     BIND_BYTES,
     BOUND,
+    CHALLENGE,
     CHANNEL_ID_BYTES,
     DATA,
     HEADER_BYTES,
     KEY_BYTES,
+    NO_NONCE,
+    NONCE_BYTES,
     UNKNOWN,
     UNKNOWN_BYTES,
     bind_counter_untrusted,
+    bind_nonce_untrusted,
     channel_secret,
     channel_token,
     data_header,
     encode_bind,
     encode_bound,
+    encode_challenge,
     encode_unknown,
+    is_bind_answer_untrusted,
     is_channel_datagram,
     is_one_channel,
     new_channel_id,
@@ -40,9 +46,12 @@ from support.strategies import random_sources, worker_counts
 ID = bytes(range(1, 8))
 KEY = b"k" * KEY_BYTES
 OTHER_KEY = b"o" * KEY_BYTES
+NONCE = b"n" * NONCE_BYTES
 
 channel_ids = st.binary(min_size=CHANNEL_ID_BYTES, max_size=CHANNEL_ID_BYTES)
 keys = st.binary(min_size=KEY_BYTES, max_size=KEY_BYTES)
+nonces = st.binary(min_size=NONCE_BYTES, max_size=NONCE_BYTES)
+counters = st.integers(0, 2**64 - 1)
 
 
 @given(worker_counts(), st.data(), random_sources())
@@ -58,7 +67,8 @@ def test_kernel_steers_a_channel_to_its_owner(
     for datagram in (
         data_header(channel_id) + b"payload",
         encode_bind(channel_id, 1, KEY),
-        encode_bound(channel_id, 1, KEY),
+        encode_bound(channel_id, 1, KEY, NONCE),
+        encode_challenge(channel_id, 1, KEY, NONCE),
         encode_unknown(channel_id, bytes(16)),
     ):
         assert run_program(program, datagram) == owner_slot(datagram, worker_count) == slot
@@ -82,20 +92,23 @@ def test_ids_can_hardly_be_guessed() -> None:
 
 def test_datagrams_have_the_fixed_bytes() -> None:
     """Byte for byte what the module says, by the textbook construction."""
-    head = b"\x11" + ID + (7).to_bytes(8, "big")
-    assert encode_bind(ID, 7, KEY) == head + hmac.new(KEY, head, hashlib.sha256).digest()[:16]
-    head = b"\x12" + head[1:]
-    assert encode_bound(ID, 7, KEY) == head + hmac.new(KEY, head, hashlib.sha256).digest()[:16]
+    for kind, encode in ((b"\x11", encode_bind), (b"\x12", encode_bound), (b"\x14", encode_challenge)):
+        head = kind + ID + (7).to_bytes(8, "big") + NONCE
+        assert encode(ID, 7, KEY, NONCE) == head + hmac.new(KEY, head, hashlib.sha256).digest()[:16]
+    assert encode_bind(ID, 7, KEY) == encode_bind(ID, 7, KEY, bytes(8))
     assert data_header(ID) == b"\x10" + ID
     assert encode_unknown(ID, b"t" * 16) == b"\x13" + ID + b"t" * 16
-    assert (DATA, BIND, BOUND, UNKNOWN) == (0x10, 0x11, 0x12, 0x13)
+    assert (DATA, BIND, BOUND, UNKNOWN, CHALLENGE) == (0x10, 0x11, 0x12, 0x13, 0x14)
 
 
-@given(channel_ids, st.integers(0, 2**64 - 1), keys, keys)
-def test_bind_is_proven_by_its_key_alone(channel_id: bytes, counter: int, key: bytes, other: bytes) -> None:
-    """Not by another key, and not once a single bit has changed."""
-    bind = encode_bind(channel_id, counter, key)
-    assert bind_counter_untrusted(bind) == counter
+@given(channel_ids, counters, keys, keys, nonces)
+def test_bind_is_proven_by_its_key_alone(
+    channel_id: bytes, counter: int, key: bytes, other: bytes, nonce: bytes
+) -> None:
+    """Not by another key, and not once a single bit has changed; what was written is read."""
+    bind = encode_bind(channel_id, counter, key, nonce)
+    assert (bind_counter_untrusted(bind), bind_nonce_untrusted(bind)) == (counter, nonce)
+    assert bind_nonce_untrusted(memoryview(bind)) == nonce
     assert verify_leg_untrusted(bind, key)
     assert verify_leg_untrusted(memoryview(bind), key)
     assert verify_leg_untrusted(bind, other) == (key == other)
@@ -105,19 +118,45 @@ def test_bind_is_proven_by_its_key_alone(channel_id: bytes, counter: int, key: b
         assert not verify_leg_untrusted(bytes(changed), key)
 
 
-def test_bound_is_no_bind() -> None:
-    """Nobody can send a node's answer back to it, nor pass off a bind as an answer."""
-    assert encode_bound(ID, 7, KEY)[HEADER_BYTES + 8 :] != encode_bind(ID, 7, KEY)[HEADER_BYTES + 8 :]
+def test_no_kind_is_another() -> None:
+    """Nobody can send a node's answer back to it, pass off a bind as an answer, or a challenge as a bound."""
+    macs = {encode(ID, 7, KEY, NONCE)[-16:] for encode in (encode_bind, encode_bound, encode_challenge)}
+    assert len(macs) == 3
+
+
+@given(channel_ids, counters, keys, nonces, nonces, st.sampled_from([encode_bound, encode_challenge]))
+def test_answer_is_that_to_the_bind_that_was_sent(  # noqa: PLR0917
+    channel_id: bytes, counter: int, key: bytes, nonce: bytes, next_nonce: bytes, encode: Callable[..., bytes]
+) -> None:
+    """Whatever nonces are in them; not to another bind, channel or key, and no other kind."""
+    bind = encode_bind(channel_id, counter, key, nonce)
+    answer = encode(channel_id, counter, key, next_nonce)
+    assert is_bind_answer_untrusted(answer, bind, key)
+    assert bind_nonce_untrusted(answer) == next_nonce
+    assert not is_bind_answer_untrusted(bind, bind, key)
+    assert not is_bind_answer_untrusted(answer[:-1], bind, key)
+    assert not is_bind_answer_untrusted(answer, bind, key + b"x")
+    assert not is_bind_answer_untrusted(encode(channel_id, counter ^ 1, key, next_nonce), bind, key)
+    another = bytes([channel_id[0] ^ 1]) + channel_id[1:]
+    assert not is_bind_answer_untrusted(encode(another, counter, key, next_nonce), bind, key)
 
 
 @given(st.binary(max_size=64))
-def test_only_binds_of_the_right_length_have_a_counter(data: bytes) -> None:
+def test_noise_answers_no_bind(data: bytes) -> None:
+    """Of any length."""
+    assert not is_bind_answer_untrusted(data, encode_bind(ID, 1, KEY), KEY)
+
+
+@given(st.binary(max_size=64))
+def test_only_binds_of_the_right_length_have_fields(data: bytes) -> None:
     """Anything else is a decode error."""
     if len(data) == BIND_BYTES:
         assert bind_counter_untrusted(data) >= 0
+        assert len(bind_nonce_untrusted(data)) == NONCE_BYTES
     else:
-        with pytest.raises(RelayDecodeError):
-            bind_counter_untrusted(data)
+        for read in (bind_counter_untrusted, bind_nonce_untrusted):
+            with pytest.raises(RelayDecodeError):
+                read(data)
 
 
 @given(st.binary(max_size=64))
@@ -132,7 +171,8 @@ def test_only_unknowns_of_the_right_length_have_a_token(data: bytes) -> None:
 
 def test_answers_do_not_amplify() -> None:
     """Each is as long as the shortest that it answers, or shorter."""
-    assert len(encode_bound(ID, 1, KEY)) == len(encode_bind(ID, 1, KEY)) == BIND_BYTES
+    assert len(encode_bind(ID, 1, KEY, NO_NONCE)) == BIND_BYTES
+    assert len(encode_bound(ID, 1, KEY, NONCE)) == len(encode_challenge(ID, 1, KEY, NONCE)) == BIND_BYTES
     assert len(encode_unknown(ID, bytes(16))) == UNKNOWN_BYTES < BIND_BYTES
 
 
@@ -147,8 +187,8 @@ def test_successor_derives_the_same_tokens() -> None:
 
 @pytest.mark.parametrize("first", range(256))
 def test_channel_datagrams_are_told_from_quic_and_from_the_rest(first: int) -> None:
-    """Four kinds, none of them QUIC's."""
-    expected = 0x10 <= first <= 0x13
+    """Five kinds, none of them QUIC's."""
+    expected = 0x10 <= first <= 0x14
     assert is_channel_datagram(bytes([first]) + ID) is expected
     assert not is_channel_datagram(bytes([first]) + ID[:-1])
     assert not (expected and first & 0x40)
