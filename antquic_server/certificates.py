@@ -35,8 +35,8 @@ from antquic_server.errors import CertificateError
 
 __all__ = ["load_certificate", "self_signed_certificate"]
 
-_LIFETIME = timedelta(days=30)
-"""Longer than a node should run without an update; made anew at each start."""
+_LIFETIME = timedelta(days=3650)
+"""Longer than any node runs: it is made at the start, and one that expires under a running node helps nobody."""
 _CLOCK_SKEW = timedelta(hours=1)
 """A client whose clock is behind ours must not see a certificate from the future."""
 _MAX_COMMON_NAME_CHARACTERS = 64  # RFC 5280, appendix A.1: ub-common-name
@@ -47,7 +47,7 @@ _MIN_RSA_BITS = 2048
 
 def self_signed_certificate(common_name: str) -> tuple[bytes, bytes]:
     """
-    Make a self-signed ECDSA P-256 certificate, valid for 30 days, for ``localhost``, 127.0.0.1 and ::1.
+    Make a self-signed ECDSA P-256 certificate, valid for 10 years, for ``localhost``, 127.0.0.1 and ::1.
 
     Returns:
         The certificate and its private key (PKCS #8), both PEM.
