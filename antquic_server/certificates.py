@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP256R1,
+    SECP384R1,
     EllipticCurvePrivateKey,
     generate_private_key,
 )
@@ -34,17 +35,19 @@ from antquic_server.errors import CertificateError
 
 __all__ = ["load_certificate", "self_signed_certificate"]
 
-_LIFETIME = timedelta(days=30)
-"""Longer than a node should run without an update; made anew at each start."""
+_LIFETIME = timedelta(days=3650)
+"""Longer than any node runs: it is made at the start, and one that expires under a running node helps nobody."""
 _CLOCK_SKEW = timedelta(hours=1)
 """A client whose clock is behind ours must not see a certificate from the future."""
 _MAX_COMMON_NAME_CHARACTERS = 64  # RFC 5280, appendix A.1: ub-common-name
 _MAX_FILE_BYTES = 1 << 20
+_MIN_RSA_BITS = 2048
+"""Clients take no less: not browsers, and not OpenSSL at its default security level."""
 
 
 def self_signed_certificate(common_name: str) -> tuple[bytes, bytes]:
     """
-    Make a self-signed ECDSA P-256 certificate, valid for 30 days, for ``localhost``, 127.0.0.1 and ::1.
+    Make a self-signed ECDSA P-256 certificate, valid for 10 years, for ``localhost``, 127.0.0.1 and ::1.
 
     Returns:
         The certificate and its private key (PKCS #8), both PEM.
@@ -89,7 +92,8 @@ def load_certificate(certificate_path: Path, key_path: Path) -> tuple[bytes, byt
 
     Raises:
         CertificateError: A file cannot be read or parsed, the key is encrypted or of a kind TLS here cannot
-            sign with (RSA, ECDSA, Ed25519 and Ed448 are fine), or it is not the key of the first certificate.
+            sign with (RSA of at least 2048 bits, ECDSA on P-256 or P-384, Ed25519 and Ed448 are fine), or it is not
+            the key of the first certificate.
     """
     chain_pem = _read(certificate_path)
     key_pem = _read(key_path)
@@ -124,4 +128,9 @@ def _parse_key(path: Path, content: bytes) -> PrivateKeyTypes:
         raise CertificateError(f"{path}: not a PEM private key") from exc
     if not isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey | Ed448PrivateKey):
         raise CertificateError(f"{path}: unsupported kind of key, expected RSA, ECDSA, Ed25519 or Ed448")
+    # aioquic has no signature algorithm for other curves: every handshake with the certificate would fail.
+    if isinstance(key, EllipticCurvePrivateKey) and not isinstance(key.curve, SECP256R1 | SECP384R1):
+        raise CertificateError(f"{path}: unsupported curve {key.curve.name}, expected P-256 or P-384")
+    if isinstance(key, RSAPrivateKey) and key.key_size < _MIN_RSA_BITS:
+        raise CertificateError(f"{path}: RSA key of {key.key_size} bits, expected at least {_MIN_RSA_BITS}")
     return key

@@ -10,13 +10,14 @@ import socket
 from collections.abc import Callable
 
 from antquic_server.config.model import LogSettings
-from antquic_server.errors import AntQuicError
+from antquic_server.errors import AntQuicError, CertificateError
 from antquic_server.ipc.channel import Channel
 from antquic_server.ipc.log_messages import LogLevels, QlogStart, QlogStop
 from antquic_server.ipc.messages import VERSION as MESSAGES_VERSION
 from antquic_server.ipc.messages import (
     Assign,
     BootFailed,
+    CertificateChanged,
     Drain,
     Drained,
     Heartbeat,
@@ -129,8 +130,19 @@ class Control:
             self._drain()
         elif isinstance(message, LogLevels | QlogStart | QlogStop):
             self._observe(message)
+        elif isinstance(message, CertificateChanged):
+            self._change_certificate(message)
         elif self._worker is not None:
             self._worker.relay.handle_message(message)
+
+    def _change_certificate(self, message: CertificateChanged) -> None:
+        # A spare is assigned the new one with its slot.
+        if self._worker is None:
+            return
+        try:
+            self._worker.use_certificate(message)
+        except CertificateError as error:
+            log.error("certificate not changed", error=str(error))  # noqa: TRY400 - of the operator's file
 
     def _observe(self, message: LogLevels | QlogStart | QlogStop) -> None:
         if isinstance(message, LogLevels):

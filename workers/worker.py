@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.tls import load_pem_private_key, load_pem_x509_certificates
+from aioquic.tls import load_pem_private_key
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.x509 import load_pem_x509_certificates
 
 from antquic_server.config.model import Settings, from_plain
 from antquic_server.errors import CertificateError
-from antquic_server.ipc.messages import Assign
+from antquic_server.ipc.messages import Assign, CertificateChanged
 from antquic_server.keylog import open_key_log
 from antquic_server.net.stray import StrayReceiver
 from antquic_server.net.udp import PathAddress, UdpSocket
@@ -80,9 +81,19 @@ class Worker:
     talkers: TalkerReports
     pool: PqcPool
     tally: Tally
+    configuration: QuicConfiguration
     counters: CounterSet
     heartbeat_interval_s: float
     offloads: list[str]
+
+    def use_certificate(self, message: CertificateChanged) -> None:
+        """
+        Present another X.509 certificate to connections that begin from now on.
+
+        Raises:
+            CertificateError: It cannot be used; the one before stays.
+        """
+        _set_certificate(self.configuration, message)
 
     def snapshot(self, loop_lag_s: float) -> dict[str, float]:
         """Return the counters with the gauges and the pool's figures of this moment."""
@@ -178,6 +189,7 @@ class _Builder:
             loop_watch=LoopWatch(loop_delay.observe, clock=time.monotonic, loop=self._loop),
             pool=self._pool,
             tally=self._options.tally,
+            configuration=self._configuration,
             counters=self._counters,
             heartbeat_interval_s=self._settings.endpoint.heartbeat_interval_s,
             offloads=self._sockets[0].offloads if self._sockets else [],
@@ -254,15 +266,23 @@ def _quic_configuration(settings: Settings, assign: Assign) -> QuicConfiguration
         max_datagram_frame_size=MAX_DATAGRAM_FRAME_BYTES,
         supported_versions=list(SUPPORTED_VERSIONS),
     )
-    try:
-        configuration.certificate, *configuration.certificate_chain = load_pem_x509_certificates(assign.certificate_pem)
-        configuration.private_key = load_pem_private_key(assign.certificate_key_pem)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise CertificateError(f"the X.509 certificate or its key cannot be used: {error}") from error
+    _set_certificate(configuration, assign)
     if settings.log.keylog:
         # Of a text file, aioquic needs what a KeyLog has.
         configuration.secrets_log_file = cast("TextIO", open_key_log(Path(settings.log.keylog)))
     return configuration
+
+
+def _set_certificate(configuration: QuicConfiguration, source: Assign | CertificateChanged) -> None:
+    try:
+        # As the supervisor has read it: aioquic's own function takes no blank line at the end.
+        certificate, *chain = load_pem_x509_certificates(source.certificate_pem)
+        private_key = load_pem_private_key(source.certificate_key_pem)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise CertificateError(f"the X.509 certificate or its key cannot be used: {error}") from error
+    # Together and at the end: connections share the configuration, and take all of it when their first packet comes.
+    configuration.certificate, configuration.certificate_chain = certificate, chain
+    configuration.private_key = private_key
 
 
 def _connection_options(settings: Settings, pool: PqcPool, node_key: SigningKey) -> ConnectionOptions:

@@ -30,8 +30,8 @@ examples:
   antquic-server serve --check --config /etc/antquic-server.toml
 
 When every slot is served, one JSON line on standard output says so; logs go to standard error.
-On SIGHUP the configuration is read again: limits of [relay] and levels of [log] change, the log says what needs a
-restart. antquic-server log changes levels without a file.
+On SIGHUP the configuration is read again: limits of [relay], levels of [log] and a renewed certificate take effect, the
+log says what needs a restart. antquic-server log changes levels without a file.
 """
 
 _FLAG_KEYS = (
@@ -96,12 +96,21 @@ def run(arguments: argparse.Namespace) -> int:
     identity = load_or_create_identity(key_path(settings.identity.file))
     if identity.too_open:
         log.warning("node key readable by others", path=str(identity.path), advice="chmod 600")
+    reload_certificate = None
     if settings.tls.certificate:
-        certificate = load_certificate(expand_path(settings.tls.certificate), expand_path(settings.tls.private_key))
+        paths = expand_path(settings.tls.certificate), expand_path(settings.tls.private_key)
+        reload_certificate = partial(load_certificate, *paths)
+        certificate = reload_certificate()
     else:
         certificate = self_signed_certificate("antquic-server")
-    reload = partial(settings_of, arguments)
-    return run_supervisor(settings, identity, certificate, echo=arguments.echo, reload=reload)
+    return run_supervisor(
+        settings,
+        identity,
+        certificate,
+        echo=arguments.echo,
+        reload=partial(settings_of, arguments),
+        reload_certificate=reload_certificate,
+    )
 
 
 def _check(settings: Settings) -> int:

@@ -145,8 +145,8 @@ MEANINGS: Final[dict[str, str]] = {
         "([why](status-page.md#security))."
     ),
     "tls.certificate": (
-        "X.509 certificate chain (PEM) for clients without raw public keys; needs `private_key`. Empty: self-signed "
-        "at every start."
+        "X.509 certificate chain (PEM) for clients without raw public keys; needs `private_key`. On SIGHUP the two "
+        "files are read again. Empty: self-signed for ten years, anew at every start."
     ),
     "tls.private_key": "Key of `certificate` (PEM).",
     "identity.file": (

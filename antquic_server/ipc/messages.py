@@ -33,6 +33,7 @@ The conversation, as a timeline (S supervisor, W worker; one channel per worker)
     W → S  TopTalkers        the peers that move the most bytes here, every two seconds
     S → W  LimitsChanged     limits that may change while the node runs
     S → W  LogLevels         levels that hold from now on
+    S → W  CertificateChanged    the certificate for connections from now on
     S → W  QlogStart, QlogStop    the connections of a peer are to be traced, or no longer
     W → S  QlogWritten, QlogEnded    the trace of one connection is complete, or all of them
     S → W  Drain             stop accepting, close connections, then leave
@@ -125,6 +126,14 @@ class Assign:
     steering_fd: int
     steering_fds: list[int]
     echo: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateChanged:
+    """The X.509 certificate was renewed; connections that begin from now on get this one. Both as in ``Assign``."""
+
+    certificate_pem: bytes
+    certificate_key_pem: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,6 +302,7 @@ Message = (
     | RelayRate
     | RelayRevoked
     | LimitsChanged
+    | CertificateChanged
     | RelayShare
     | ChannelAsk
     | ChannelCreate
@@ -328,6 +338,7 @@ KINDS: dict[int, type[Message]] = {
     9: Drained,
     10: Introduce,
     11: Introduced,
+    12: CertificateChanged,
     20: RelayReserve,
     21: RelayReserved,
     22: RelayReleased,

@@ -51,7 +51,7 @@ CONNECTION_ID_LENGTH_BYTES = 10
 NODE_ID_LENGTH_BYTES = 2
 
 MAX_CONNECTION_ID_LENGTH_BYTES = 20
-"""Limit of QUIC version 1 (RFC 9000, section 17.2)."""
+"""Limit of QUIC version 1 (RFC 9000, section 17.2); those of other versions may have up to 255 bytes."""
 
 _FIRST_BYTE = CONNECTION_ID_LENGTH_BYTES - 1
 _NONCE_LENGTH_BYTES = CONNECTION_ID_LENGTH_BYTES - STEERING_BYTE_INDEX - 1
@@ -59,6 +59,7 @@ _NONCE_LENGTH_BYTES = CONNECTION_ID_LENGTH_BYTES - STEERING_BYTE_INDEX - 1
 _CHOICE_LENGTH_BYTES = 4
 
 _LENGTH_OFFSET = LONG_HEADER_CONNECTION_ID_OFFSET - 1
+_VERSION_1 = b"\x00\x00\x00\x01"
 _SHORT_END = SHORT_HEADER_CONNECTION_ID_OFFSET + CONNECTION_ID_LENGTH_BYTES
 
 
@@ -116,8 +117,9 @@ def destination_connection_id_untrusted(datagram: bytes | memoryview) -> bytes |
     Read the destination connection ID of the first packet in a datagram; ``None`` when it has none.
 
     A long header carries its length at offset 5 (RFC 8999, section 5.1). A short header does not, and is
-    taken to carry one of ours (RFC 8999, section 5.2). ``None`` means cut short, or longer than the 20 bytes
-    of version 1. Never raises: this runs before anything is known about the sender.
+    taken to carry one of ours (RFC 8999, section 5.2). ``None`` means cut short, or of version 1 and longer
+    than its 20 bytes; of another version it is returned whole, so that Version Negotiation can mirror it
+    (RFC 9000, section 17.2). Never raises: this runs before anything is known about the sender.
     """
     size = len(datagram)
     if not size:
@@ -127,7 +129,9 @@ def destination_connection_id_untrusted(datagram: bytes | memoryview) -> bytes |
             return None
         length = datagram[_LENGTH_OFFSET]
         end = LONG_HEADER_CONNECTION_ID_OFFSET + length
-        if length > MAX_CONNECTION_ID_LENGTH_BYTES or size < end:
+        if size < end:
+            return None
+        if length > MAX_CONNECTION_ID_LENGTH_BYTES and datagram[1:_LENGTH_OFFSET] == _VERSION_1:
             return None
         return bytes(datagram[LONG_HEADER_CONNECTION_ID_OFFSET:end])
     if size < _SHORT_END:

@@ -169,6 +169,13 @@ class AssignmentWriter:
         """Tell workers that are assigned from now on other settings."""
         self._settings = to_plain(settings)
 
+    def renew(self, certificate: tuple[bytes, bytes]) -> bool:
+        """Give workers that are assigned from now on this certificate and key; False if they are those in force."""
+        if certificate == self._certificate:
+            return False
+        self._certificate = certificate
+        return True
+
     def __call__(self, slot: int, generation: int) -> Assign:
         """Return the assignment for the ``generation``-th worker of ``slot``."""
         return Assign(

@@ -20,9 +20,10 @@ from typing import Final
 import uvloop
 
 from antquic_server.config.model import LogSettings, Settings, to_plain
-from antquic_server.errors import CannotBootError, ConfigurationError, ExitCode
+from antquic_server.errors import CannotBootError, CertificateError, ConfigurationError, ExitCode
 from antquic_server.identity import Identity
 from antquic_server.ipc.log_messages import LogLevels
+from antquic_server.ipc.messages import CertificateChanged
 from antquic_server.keylog import open_key_log
 from antquic_server.logs import change_levels, get_logger, settle_repeats
 from antquic_server.protocol.relay_channel import channel_secret
@@ -62,6 +63,7 @@ def run_supervisor(
     *,
     echo: bool,
     reload: Callable[[], Settings] | None = None,
+    reload_certificate: Callable[[], tuple[bytes, bytes]] | None = None,
     worker_command: Sequence[str] = WORKER_COMMAND,
 ) -> int:
     """
@@ -73,6 +75,7 @@ def run_supervisor(
         certificate: X.509 certificate chain and private key for clients without raw public keys, both PEM.
         echo: Whether workers send back what peers send.
         reload: Reads the configuration again, for SIGHUP; raises ConfigurationError. None: SIGHUP changes nothing.
+        reload_certificate: Reads ``certificate`` again, for SIGHUP; raises CertificateError. None: it is no file.
         worker_command: Program and arguments of a worker process.
 
     Raises:
@@ -111,6 +114,7 @@ def run_supervisor(
             peer_id=identity.peer_id,
             channel_secret=channel_secret(identity.seed),
             reload=reload,
+            reload_certificate=reload_certificate,
             endpoint=endpoint,
             control=control,
             assignments=assignments,
@@ -163,6 +167,7 @@ class Supervisor:
         peer_id: bytes,
         channel_secret: bytes,
         reload: Callable[[], Settings] | None,
+        reload_certificate: Callable[[], tuple[bytes, bytes]] | None,
         endpoint: Endpoint,
         control: ControlSocket | None,
         assignments: AssignmentWriter,
@@ -174,6 +179,7 @@ class Supervisor:
         self._settings = settings
         self._peer_id = peer_id
         self._reload = reload
+        self._reload_certificate = reload_certificate
         self._assignments = assignments
         self._endpoint = endpoint
         self._loop = loop
@@ -269,11 +275,29 @@ class Supervisor:
             log.error("configuration not reloaded", error=str(error))  # noqa: TRY400 - a mistake of the operator's
             return
         changes = compare(self._settings, found)
-        log.info("configuration reloaded", changed=changes.applied, needs_restart=changes.needs_restart)
+        applied = [*changes.applied, *self._renew_certificate(found)]
+        log.info("configuration reloaded", changed=applied, needs_restart=changes.needs_restart)
         if changes.applied:
             self._settings = merge(self._settings, found)
             self.levels.reconfigure(self._settings.log)
             self._fleet.change_relay(self._settings.relay, to_plain(self._settings))
+
+    def _renew_certificate(self, found: Settings) -> list[str]:
+        """Hand a certificate that was renewed in its place to the workers; returns the settings whose files are new."""
+        # Other paths wait for a restart, as the log says; until then the old ones may be gone already.
+        if self._reload_certificate is None or found.tls != self._settings.tls:
+            return []
+        try:
+            certificate = self._reload_certificate()
+        except CertificateError as error:
+            log.error("certificate not reloaded", error=str(error))  # noqa: TRY400 - a mistake of the operator's
+            return []
+        if not self._assignments.renew(certificate):
+            return []
+        message = CertificateChanged(certificate_pem=certificate[0], certificate_key_pem=certificate[1])
+        for worker in self._fleet.workers:
+            worker.send(message)
+        return ["tls.certificate"]
 
     def _levels_changed(self, settings: LogSettings) -> None:
         """Let levels hold here, in every worker, and in those that will be assigned a slot."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aioquic.tls import Context
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -40,6 +41,13 @@ def pem(key: Any, encryption: KeySerializationEncryption | None = None) -> bytes
     return encoded
 
 
+def algorithms(key: Any) -> list[Any]:
+    """Return the signature algorithms aioquic has for a key."""
+    context = Context(is_client=False)
+    context.certificate_private_key = key
+    return context._signature_algorithms_for_private_key()
+
+
 @pytest.fixture
 def paths(tmp_path: Path) -> tuple[Path, Path]:
     """A certificate and its key on disk."""
@@ -59,8 +67,8 @@ def refusal(certificate: Path, key: Path) -> str:
     return str(caught.value)
 
 
-def test_self_signed_certificate_is_for_this_machine_and_a_month() -> None:
-    """ECDSA P-256, localhost in three spellings, valid now and for 30 days, no authority."""
+def test_self_signed_certificate_is_for_this_machine_and_outlives_a_run() -> None:
+    """ECDSA P-256, localhost in three spellings, valid now and for ten years, no authority."""
     certificate_pem, key_pem = self_signed_certificate("antquic-server")
     certificate = x509.load_pem_x509_certificate(certificate_pem)
     key = load_pem_private_key(key_pem, None)
@@ -73,7 +81,7 @@ def test_self_signed_certificate_is_for_this_machine_and_a_month() -> None:
     now = datetime.now(UTC)
     assert certificate.not_valid_before_utc < now - timedelta(minutes=30)
     remaining = certificate.not_valid_after_utc - now
-    assert timedelta(days=29) < remaining <= timedelta(days=30)
+    assert timedelta(days=3649) < remaining <= timedelta(days=3650)
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["localhost"]
     assert names.get_values_for_type(x509.IPAddress) == [IPv4Address("127.0.0.1"), IPv6Address("::1")]
@@ -106,6 +114,7 @@ def test_matching_pair_is_returned_as_it_is(paths: tuple[Path, Path]) -> None:
     "key",
     [
         rsa.generate_private_key(65537, 2048),
+        ec.generate_private_key(ec.SECP256R1()),
         ec.generate_private_key(ec.SECP384R1()),
         ed25519.Ed25519PrivateKey.generate(),
         ed448.Ed448PrivateKey.generate(),
@@ -113,11 +122,33 @@ def test_matching_pair_is_returned_as_it_is(paths: tuple[Path, Path]) -> None:
     ids=lambda key: type(key).__name__,
 )
 def test_kinds_of_key_that_tls_signs_with(tmp_path: Path, key: Any) -> None:
-    """RSA, ECDSA, Ed25519 and Ed448 are accepted."""
+    """RSA, ECDSA on P-256 and P-384, Ed25519 and Ed448 are accepted, and aioquic signs with each."""
     certificate_path, key_path = tmp_path / "c", tmp_path / "k"
     certificate_path.write_bytes(certify(key))
     key_path.write_bytes(pem(key))
     load_certificate(certificate_path, key_path)
+    assert algorithms(key)
+
+
+@pytest.mark.parametrize("curve", [ec.SECP521R1(), ec.SECP256K1(), ec.SECP224R1()], ids=lambda curve: curve.name)
+def test_curve_that_aioquic_does_not_sign_with_is_refused(tmp_path: Path, curve: ec.EllipticCurve) -> None:
+    """Every handshake with such a certificate would fail, so the node does not start with it."""
+    key = ec.generate_private_key(curve)
+    certificate_path, key_path = tmp_path / "c", tmp_path / "k"
+    certificate_path.write_bytes(certify(key))
+    key_path.write_bytes(pem(key))
+    assert algorithms(key) == []
+    expected = f"{key_path}: unsupported curve {curve.name}, expected P-256 or P-384"
+    assert refusal(certificate_path, key_path) == expected
+
+
+def test_rsa_key_that_no_client_takes_is_refused(tmp_path: Path) -> None:
+    """1024 bits are below what any client accepts."""
+    key = rsa.generate_private_key(65537, 1024)
+    certificate_path, key_path = tmp_path / "c", tmp_path / "k"
+    certificate_path.write_bytes(certify(key))
+    key_path.write_bytes(pem(key))
+    assert refusal(certificate_path, key_path) == f"{key_path}: RSA key of 1024 bits, expected at least 2048"
 
 
 def test_kind_of_key_that_tls_does_not_know_is_refused(tmp_path: Path) -> None:

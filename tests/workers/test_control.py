@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
+from structlog.testing import capture_logs
 
 from antquic_server.errors import CertificateError
 from antquic_server.ipc.channel import Channel
@@ -16,6 +17,7 @@ from antquic_server.ipc.messages import (
     VERSION,
     Assign,
     BootFailed,
+    CertificateChanged,
     Drain,
     Drained,
     Heartbeat,
@@ -105,6 +107,7 @@ class FakeWorker:
         note = self.introductions.append
         self.coordination = SimpleNamespace(introduce=note, introduced=note)
         self.relayed: list[Message] = []
+        self.certificates: list[CertificateChanged] = []
         self.traced: list[object] = []
         self.qlog = SimpleNamespace(
             begin=lambda request, connections: self.traced.append((request, list(connections))),
@@ -126,6 +129,12 @@ class FakeWorker:
             start=lambda: self.endpoint.calls.append("start talkers"),
             stop=lambda: self.endpoint.calls.append("stop talkers"),
         )
+
+    def use_certificate(self, message: CertificateChanged) -> None:
+        """Noted, unless it is garbage."""
+        if message.certificate_pem == b"garbage":
+            raise CertificateError("not a certificate")
+        self.certificates.append(message)
 
     def snapshot(self, loop_lag_s: float) -> dict[str, float]:
         """Some counters."""
@@ -392,6 +401,25 @@ def test_word_of_the_hub_about_relaying_is_passed_on() -> None:
                 it.supervisor.send(message)
             await until(lambda: len(it.worker.relayed) == len(said), "messages")
             assert it.worker.relayed == said
+
+    run(story())
+
+
+def test_renewed_certificate_is_used() -> None:
+    """Once there is a worker; one that cannot be used is said and changes nothing."""
+
+    async def story() -> None:
+        async with bench() as it:
+            renewed = [CertificateChanged(certificate_pem=b"new", certificate_key_pem=key) for key in (b"a", b"b")]
+            it.supervisor.send(renewed[0])
+            it.supervisor.send(ASSIGN)
+            await it.first(Ready)
+            with capture_logs() as lines:
+                it.supervisor.send(CertificateChanged(certificate_pem=b"garbage", certificate_key_pem=b""))
+                it.supervisor.send(renewed[1])
+                await until(lambda: it.worker.certificates, "message")
+            assert it.worker.certificates == renewed[1:]
+            assert [line["event"] for line in lines if line["log_level"] == "error"] == ["certificate not changed"]
 
     run(story())
 

@@ -445,6 +445,33 @@ def test_extension_frames_are_counted() -> None:
     run(story())
 
 
+@pytest.mark.parametrize("length", [20, 21, 255])
+def test_version_with_long_connection_ids_is_negotiated(length: int) -> None:
+    """RFC 9000, section 17.2: IDs longer than those of version 1 are mirrored in Version Negotiation as they are."""
+    cid, source = bytes(range(length)), bytes(reversed(range(length)))
+    probe = b"\xc0\x1a\x2a\x3a\x4a" + bytes([length]) + cid + bytes([length]) + source
+
+    async def story() -> None:
+        async with running_worker() as bench:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.setblocking(False)
+                sock.connect(("127.0.0.1", bench.port))
+                version_1 = probe[:1] + b"\0\0\0\1" + probe[5:]
+                if length > 20:
+                    sock.send(version_1.ljust(1200, b"\0"))
+                    await until(lambda: bench.counted("drops", "header_malformed") == 1, "drop")
+                sock.send(probe.ljust(1199, b"\0"))
+                sock.send(probe.ljust(1200, b"\0"))
+                answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 2000), 5.0)
+            assert answer[0] & 0x80
+            assert answer[1:] == bytes(4) + bytes([length]) + source + bytes([length]) + cid + b"\0\0\0\1"
+            assert bench.counted("version_negotiations") == 1
+            assert bench.counted("drops", "initial_too_small") == 1
+            assert bench.endpoint.connections == {}
+
+    run(story())
+
+
 def test_counters_of_sockets_are_collected() -> None:
     """System calls, datagrams and bytes are those of the socket."""
 

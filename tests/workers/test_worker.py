@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.x509 import load_pem_x509_certificate
 
 import workers.worker
+from antquic_server.certificates import self_signed_certificate
 from antquic_server.config.model import Settings
-from antquic_server.errors import CannotBootError, ProviderUnavailableError
-from antquic_server.ipc.messages import Assign
+from antquic_server.errors import CannotBootError, CertificateError, ProviderUnavailableError
+from antquic_server.ipc.messages import Assign, CertificateChanged
 from antquic_server.net.stray import make_stray_pairs
 from antquic_server.protocol.profiles import HandshakeProfile
 from antquic_server.protocol.raw_public_key import peer_id
@@ -211,6 +213,32 @@ def test_unusable_certificate_is_a_reason_not_to_start(change: Callable[[Assign]
     """What cannot be used is said as CannotBootError, which Control reports."""
     with pytest.raises(CannotBootError):
         built(lambda _worker: None, change=change)
+
+
+def test_renewed_certificate_is_for_new_connections() -> None:
+    """Connections made from then on present it; what cannot be used leaves the one before, whole."""
+    leaf, key = self_signed_certificate("renewed")
+    issuer, _ = self_signed_certificate("issuer")
+
+    def check(worker: Worker) -> None:
+        configuration = worker.endpoint._make_quic(ADMITTED).configuration
+        before = configuration.certificate
+        for wrong in (CertificateChanged(certificate_pem=b"x", certificate_key_pem=key), replaced(key_pem=b"x")):
+            with pytest.raises(CertificateError):
+                worker.use_certificate(wrong)
+            assert configuration.certificate is before
+        worker.use_certificate(replaced(key_pem=key))
+        configuration = worker.endpoint._make_quic(ADMITTED).configuration
+        assert configuration.certificate == load_pem_x509_certificate(leaf)
+        assert configuration.certificate_chain == [load_pem_x509_certificate(issuer)]
+        assert configuration.private_key.public_key() == configuration.certificate.public_key()
+
+    def replaced(*, key_pem: bytes) -> CertificateChanged:
+        # A blank line and a comment, as files put together by hand have them.
+        chain = leaf + b"\n# issuer\n" + issuer + b"\n"
+        return CertificateChanged(certificate_pem=chain, certificate_key_pem=key_pem)
+
+    built(check)
 
 
 def test_unavailable_provider_is_a_reason_not_to_start(monkeypatch: pytest.MonkeyPatch) -> None:

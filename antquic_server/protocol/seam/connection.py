@@ -258,6 +258,8 @@ class NodeQuicConnection(TracedConnection):
             if addr is not self._reported_addr and self._may_report_address:
                 self._reported_addr = addr
                 self.reporter.observe(SocketAddress.from_host(addr[0], addr[1]))
+            if self._packet_number >= self._keys_due:
+                self._look_after_keys(now)
         return super().datagrams_to_send(now)
 
     def _initialize(self, peer_cid: bytes) -> None:
@@ -266,6 +268,7 @@ class NodeQuicConnection(TracedConnection):
             kind = ClientTlsContext if self._is_client else ServerTlsContext
             self.tls = kind.adopt(self.tls, self._options.tls)
             install_fast_crypto(self._cryptos, self._cryptos_initial, self._options.tally)
+            self._install_key_updates()
 
     def _serialize_transport_parameters(self) -> bytes:
         standard = super()._serialize_transport_parameters()

@@ -38,6 +38,8 @@ class ConnectionOptions:
     ``mtu_initial`` replaces the datagram size of aioquic's configuration. ``mtu_max`` switches path MTU discovery on:
     it is the largest datagram, also the largest probe, and ``mtu_min`` (None: 1200) is what a connection falls back
     to. All are UDP payload in bytes, 1200 <= min <= initial <= max.
+    ``key_update_packets`` is after how many packets a connection with ``tls`` takes new keys; half of what RFC 9001,
+    section 6.6 allows for AES-GCM.
     """
 
     tls: TlsOptions | None = None
@@ -52,6 +54,7 @@ class ConnectionOptions:
     mtu_initial: int | None = None
     mtu_min: int | None = None
     mtu_max: int | None = None
+    key_update_packets: int = 1 << 22
 
 
 DEFAULT_OPTIONS = ConnectionOptions()

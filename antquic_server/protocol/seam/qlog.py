@@ -17,7 +17,7 @@ from typing import Any, Final
 from aioquic.quic.logger import QLOG_VERSION, QuicLoggerTrace
 
 from antquic_server.protocol.frames import ExtensionFrame
-from antquic_server.protocol.seam.migration import MigratingConnection
+from antquic_server.protocol.seam.key_update import KeyUpdatingConnection
 
 __all__ = ["TAIL", "ConnectionTrace", "TracedConnection", "head"]
 
@@ -88,7 +88,7 @@ class ConnectionTrace(QuicLoggerTrace):
             self.write(json.dumps(each))
 
 
-class TracedConnection(MigratingConnection):
+class TracedConnection(KeyUpdatingConnection):
     """A connection on which a trace may be switched on and off, between two datagrams."""
 
     @property

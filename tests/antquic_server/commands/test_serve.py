@@ -16,7 +16,7 @@ from antquic_server import cli
 from antquic_server.certificates import self_signed_certificate
 from antquic_server.commands import serve
 from antquic_server.config.model import Settings
-from antquic_server.errors import ConfigurationError
+from antquic_server.errors import CertificateError, ConfigurationError
 from antquic_server.identity import create_identity
 
 
@@ -27,12 +27,21 @@ class _FakeSupervisor(ModuleType):
         super().__init__("antquic_server.supervisor.loop")
         self.calls: list[tuple[Any, Any, Any, bool]] = []
         self.reloads: list[Callable[[], Settings]] = []
+        self.certificates: list[Callable[[], tuple[bytes, bytes]] | None] = []
 
     def run_supervisor(
-        self, settings: Any, identity: Any, certificate: Any, *, echo: bool, reload: Callable[[], Settings]
+        self,
+        settings: Any,
+        identity: Any,
+        certificate: Any,
+        *,
+        echo: bool,
+        reload: Callable[[], Settings],
+        reload_certificate: Callable[[], tuple[bytes, bytes]] | None,
     ) -> int:
         self.calls.append((settings, identity, certificate, echo))
         self.reloads.append(reload)
+        self.certificates.append(reload_certificate)
         return 5
 
 
@@ -140,6 +149,34 @@ def test_configuration_can_be_read_again(supervisor: _FakeSupervisor, tmp_path: 
     path.write_text("[relay]\nmax_sessions = 0\n")
     with pytest.raises(ConfigurationError, match="max_sessions"):
         supervisor.reloads[0]()
+
+
+def test_certificate_can_be_read_again(supervisor: _FakeSupervisor, tmp_path: Path) -> None:
+    """One of the operator's, whatever it is then; one of the node's own making is no file."""
+    identity = ["--identity", str(tmp_path / "node.pem")]
+    paths = [tmp_path / "certificate.pem", tmp_path / "key.pem"]
+
+    def write() -> tuple[bytes, bytes]:
+        pair = self_signed_certificate("renewed")
+        for path, content in zip(paths, pair, strict=True):
+            path.write_bytes(content)
+        return pair
+
+    first = write()
+    settings = [f"tls.certificate='{paths[0]}'", f"tls.private_key='{paths[1]}'"]
+    assert cli.main(["serve", *identity, "--set", settings[0], "--set", settings[1]]) == 5
+    assert supervisor.calls[0][2] == first
+    read = supervisor.certificates[0]
+    assert read is not None
+    assert read() == first
+    second = write()
+    assert read() == second != first
+    paths[1].write_bytes(b"garbage")
+    with pytest.raises(CertificateError, match="not a PEM private key"):
+        read()
+
+    assert cli.main(["serve", *identity]) == 5
+    assert supervisor.certificates[1] is None
 
 
 def test_check_starts_nothing_and_makes_nothing(

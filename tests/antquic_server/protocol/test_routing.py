@@ -153,9 +153,17 @@ def test_cut_short_header_gives_none() -> None:
 
 
 @pytest.mark.parametrize("length", [21, 255])
-def test_connection_id_beyond_version_1_gives_none(length: int) -> None:
-    """Although the datagram holds it in full."""
-    assert destination_connection_id_untrusted(long_header(bytes(length))) is None
+def test_connection_id_beyond_version_1_is_for_other_versions(length: int) -> None:
+    """Of version 1 there is none; of another it is read whole, and only if the datagram holds it in full."""
+    datagram = long_header(bytes(length))
+    assert datagram[1:5] == b"\0\0\0\1"
+    assert destination_connection_id_untrusted(datagram) is None
+    other = datagram[:1] + b"\x1a\x2a\x3a\x4a" + datagram[5:]
+    for found in (other, memoryview(other)):
+        assert destination_connection_id_untrusted(found) == bytes(length)
+    end = 6 + length
+    assert destination_connection_id_untrusted(other[:end]) == bytes(length)
+    assert destination_connection_id_untrusted(other[: end - 1]) is None
 
 
 @given(datagram=st.binary(max_size=40), worker_count=worker_counts())

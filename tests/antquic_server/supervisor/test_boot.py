@@ -98,6 +98,10 @@ def test_assignments_share_the_secret_and_name_the_slots_sockets() -> None:
         writer.change(changed)
         assert from_plain(writer(0, 2).settings) == changed
         assert writer(0, 2).root_secret == first.root_secret
+        assert not writer.renew((b"cert", b"key"))
+        assert writer.renew((b"cert", b"other key"))
+        renewed = writer(0, 3)
+        assert (renewed.certificate_pem, renewed.certificate_key_pem) == (b"cert", b"other key")
         for assign in (first, second):
             (descriptor,) = assign.sockets
             assert descriptor.fd == endpoint.groups[0].sockets[assign.slot].fileno()

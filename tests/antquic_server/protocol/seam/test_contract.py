@@ -77,6 +77,7 @@ CONNECTION_ATTRIBUTES = {
     "_probe_pending": "bool",
     "_quic_logger": "NoneType",
     "_remote_max_datagram_frame_size": "NoneType",
+    "_spaces": "dict",
     "_spin_bit": "bool",
     "_state": "QuicConnectionState",
     "_streams": "dict",
@@ -147,6 +148,8 @@ AEAD_ATTRIBUTES = {"_aead": "AESGCM", "_iv": "int"}
 
 HEADER_PROTECTION_ATTRIBUTES = {"_encryptor": "CipherContext", "_is_chacha20": "bool"}
 
+PAIR_METHODS = {"_update_key": "(trigger: str) -> None"}
+
 HEADER_PROTECTION_METHODS = {"_mask": "(sample: bytes) -> bytes"}
 
 
@@ -216,6 +219,7 @@ def test_packet_protection_has_the_parts_we_use(connection: stock.QuicConnection
     assert _attribute_types(context.aead, AEAD_ATTRIBUTES) == AEAD_ATTRIBUTES
     assert _attribute_types(context.hp, HEADER_PROTECTION_ATTRIBUTES) == HEADER_PROTECTION_ATTRIBUTES
     assert _method_signatures(context.hp, HEADER_PROTECTION_METHODS) == HEADER_PROTECTION_METHODS
+    assert _method_signatures(connection._cryptos_initial[1], PAIR_METHODS) == PAIR_METHODS
 
 
 def test_frame_handler_table_maps_type_to_handler_and_epochs(connection: stock.QuicConnection) -> None:
@@ -241,10 +245,12 @@ def test_the_tables_name_everything_the_seam_borrows(connection: stock.QuicConne
         *AEAD_ATTRIBUTES,
         *HEADER_PROTECTION_ATTRIBUTES,
         *HEADER_PROTECTION_METHODS,
+        *PAIR_METHODS,
     }
-    protection = connection._cryptos_initial[1].send
+    pair = connection._cryptos_initial[1]
+    protection = pair.send
     owners = (
-        *(connection, connection._loss, connection._loss._cc, connection._loss._pacer),
+        *(connection, connection._loss, connection._loss._cc, connection._loss._pacer, pair),
         *(connection.tls, QuicStream(0).sender, protection, protection.aead, protection.hp),
     )
     borrowed: set[str] = set()
