@@ -91,6 +91,9 @@ def run_supervisor(
         account = drop_privileges(settings.endpoint.user, settings.endpoint.group)
         if account is not None:
             log.info("privileges dropped", user=account.user, uid=account.uid, gid=account.gid)
+        if os.geteuid() == 0:
+            danger = "whoever takes over a worker has the machine"
+            log.warning("serving as root", danger=danger, advice="set endpoint.user")
         # As who we are now, so that the control socket can be removed again and workers can write the key log.
         control = open_control_socket(
             settings.admin.control,

@@ -250,6 +250,15 @@ def interpreter_for_nobody(tmp_path: Path) -> str:
     return str(wrapper)
 
 
+@pytest.mark.usefixtures("root")
+def test_node_that_stays_root_says_so(start_node: StartNode) -> None:
+    """Nobody told it another account: it serves, and its log warns with the setting that mends it."""
+    node = start_node()
+    (line,) = (line for line in node.log().splitlines() if "serving as root" in line)
+    assert json.loads(line)["level"] == "warning"
+    assert "endpoint.user" in line
+
+
 def test_root_gives_up_its_rights(
     start_node: StartNode, interpreter_for_nobody: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +279,7 @@ def test_root_gives_up_its_rights(
     wait_until(lambda: node.status()["spares"], timeout_s=15.0, what="spare")
     for pid in (node.pid, *descendants(node.pid)):
         assert user_ids(pid) == {nobody}
+    assert "serving as root" not in node.log()
     victim = node.worker_pids[0]
     os.kill(victim, signal.SIGKILL)
     wait_healthy(node, besides=[victim])
