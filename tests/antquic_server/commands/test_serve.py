@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ class _FakeSupervisor(ModuleType):
     def __init__(self) -> None:
         super().__init__("antquic_server.supervisor.loop")
         self.calls: list[tuple[Any, Any, Any, bool]] = []
+        self.hangups: list[object] = []
         self.reloads: list[Callable[[], Settings]] = []
 
     def run_supervisor(
@@ -33,6 +35,7 @@ class _FakeSupervisor(ModuleType):
     ) -> int:
         self.calls.append((settings, identity, certificate, echo))
         self.reloads.append(reload)
+        self.hangups.append(signal.getsignal(signal.SIGHUP))
         return 5
 
 
@@ -45,7 +48,9 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> Iterator[_FakeSupervisor]:
     monkeypatch.setattr(antquic_server.supervisor, "loop", fake, raising=False)
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
+    hangup = signal.getsignal(signal.SIGHUP)
     yield fake
+    signal.signal(signal.SIGHUP, hangup)
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
@@ -140,6 +145,12 @@ def test_configuration_can_be_read_again(supervisor: _FakeSupervisor, tmp_path: 
     path.write_text("[relay]\nmax_sessions = 0\n")
     with pytest.raises(ConfigurationError, match="max_sessions"):
         supervisor.reloads[0]()
+
+
+def test_hangup_does_not_end_a_node_that_still_starts(supervisor: _FakeSupervisor, tmp_path: Path) -> None:
+    """It means to read the configuration again, which a node that starts does anyway."""
+    assert cli.main(["serve", "--identity", str(tmp_path / "node.pem")]) == 5
+    assert supervisor.hangups == [signal.SIG_IGN]
 
 
 def test_check_starts_nothing_and_makes_nothing(
