@@ -6,12 +6,13 @@ hides it: 2 for a wrong command line or configuration, 3 for a node that cannot 
 """
 
 import argparse
+import errno
 import os
 import re
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TextIO
 
 from antquic_server import __version__
 from antquic_server.commands import (
@@ -81,21 +82,75 @@ COMMANDS: dict[str, _Command] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; ``argv`` is what follows the program's name, ``sys.argv[1:]`` if None."""
+    _open_standard_descriptors()
     try:
-        arguments = _parse(sys.argv[1:] if argv is None else argv)
-        exit_code = COMMANDS[arguments.command].run(arguments)
-        # Flushed here, where a closed pipe can still be told from a crash.
-        sys.stdout.flush()
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            # Flushed here, where a closed pipe and a full disk can still be told from a crash.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # `status | head` is no mistake.
+        _discard(sys.stdout)
+        return ExitCode.FAILURE
+    except OSError as error:
+        if not _is_about_output(error):
+            raise
+        _complain(f"cannot write to standard output: {error.strerror}")
+        _discard(sys.stdout)
+        return ExitCode.FAILURE
+
+
+def _run(argv: Sequence[str]) -> int:
+    try:
+        arguments = _parse(argv)
+        return COMMANDS[arguments.command].run(arguments)
     except AntQuicError as error:
-        print(f"{PROGRAM}: error: {_one_line(str(error))}", file=sys.stderr)
+        _complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # `status | head` is no mistake. The interpreter flushes stdout again on its way out: into nothing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.FAILURE
-    return exit_code
+
+
+def _open_standard_descriptors() -> None:
+    """
+    Let descriptors 0, 1 and 2 lead to nowhere if they are closed, as after ``>&-``.
+
+    Otherwise the next sockets and files that are opened get these numbers, and what is printed goes into them.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            # As standard descriptors are: child processes have them too.
+            os.set_inheritable(number, True)
+    # What Python makes of a descriptor that was closed when it started.
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def _is_about_output(error: OSError) -> bool:
+    """Tell whether an error is one of writing, and of no file that has a name."""
+    return error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def _discard(stream: TextIO) -> None:
+    """Let a standard stream lead to nowhere: the interpreter flushes it again on its way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _complain(text: str) -> None:
+    try:
+        print(f"{PROGRAM}: error: {_one_line(text)}", file=sys.stderr)
+    except OSError:
+        # Where nobody can be told, the exit code still tells.
+        _discard(sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -11,8 +11,9 @@ whole key under the name at every moment.
 
 import os
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +43,7 @@ _MAX_FILE_BYTES = 65536
 """A key file has about 130 bytes; the bound is there for paths such as ``/dev/zero``."""
 _MAX_BACKUPS = 10_000
 _TOO_OPEN = 0o077
+_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -192,17 +194,32 @@ def _make_directory(directory: Path) -> None:
 
 def _store(path: Path, content: bytes, *, replace: bool) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        _write_durably(temporary, content)
-        if replace and os.path.lexists(path):
-            _keep_backup(path)
-            temporary.replace(path)
-        else:
-            os.link(temporary, path)
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+    with _ends_held_back():
+        try:
+            _write_durably(temporary, content)
+            if replace and os.path.lexists(path):
+                _keep_backup(path)
+                temporary.replace(path)
+            else:
+                os.link(temporary, path)
+        finally:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
     _sync_directory(path.parent)
+
+
+@contextmanager
+def _ends_held_back() -> Iterator[None]:
+    """
+    Let signals that end a process wait until the block is left.
+
+    Most end it without running any ``finally``, and the temporary file holds a private key that nobody looks for.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _write_durably(path: Path, content: bytes) -> None:

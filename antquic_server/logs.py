@@ -7,6 +7,9 @@ Standard error is the only destination; keeping or forwarding logs is the servic
 
 What comes too often is counted instead (``log_repeats``). The counts are written with the next line of any kind, at the
 latest when ``settle_repeats`` is called, which every event loop of ours does several times a second, and at the end.
+
+Nobody waits for whoever reads the log (``log_lines``). Lines that could not be kept for a reader that has stopped are
+counted, and the first line that it gets again says how many are missing.
 """
 
 import io
@@ -20,9 +23,10 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from antquic_server.config.model import LogSettings
+from antquic_server.log_lines import LineWriter
 from antquic_server.log_repeats import Repeated, RepeatLimiter
 
-__all__ = ["NodeLogger", "change_levels", "configure_logging", "get_logger", "settle_repeats"]
+__all__ = ["NodeLogger", "change_levels", "configure_logging", "get_logger", "log_fd", "settle_repeats"]
 
 PACKAGE = "antquic_server"
 
@@ -36,6 +40,11 @@ _QUIETER = {
 
 _PLAIN: Final = (type(None), list, tuple, dict)
 """Besides texts and numbers, what both forms can show."""
+
+_STANDARD_ERROR_FD: Final = 2
+
+_EXIT_PATIENCE_S: Final = 0.5
+"""How long the end of a process waits for a slow reader to take its last lines."""
 
 _repeats: Final = RepeatLimiter(burst=0, window_s=1.0, clock=time.monotonic)
 """Of this process, as levels are: structlog keeps whatever it was configured with first."""
@@ -80,10 +89,11 @@ def configure_logging(settings: LogSettings, *, process: str, slot: int | None) 
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
+    handler = _NodeHandler(sys.stderr)
     for earlier in _our_handlers():
         root.removeHandler(earlier)
         earlier.forget_levels()
-    handler = _NodeHandler(sys.stderr)
+        handler.take_over(earlier)
     handler.setFormatter(_formatter(settings.format, sys.stderr, process, slot))
     handler.addFilter(_is_no_repetition)
     root.addHandler(handler)
@@ -103,9 +113,16 @@ def change_levels(settings: LogSettings) -> None:
 
 def settle_repeats(*, everything: bool = False) -> None:
     """Write what was left out in windows that are over, or in all windows, one line for each event."""
-    for repeated in _repeats.take_due(everything=everything):
-        for handler in _our_handlers():
+    due = _repeats.take_due(everything=everything)
+    for handler in _our_handlers():
+        for repeated in due:
             handler.write_sum(repeated)
+        handler.catch_up()
+
+
+def log_fd() -> int:
+    """Return the descriptor that children are to write to: one that keeps none of them waiting, where there is one."""
+    return next((handler.writer.fd for handler in _our_handlers() if handler.writer is not None), _STANDARD_ERROR_FD)
 
 
 def get_logger(name: str) -> NodeLogger:
@@ -120,6 +137,33 @@ class _NodeHandler(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self.level_by_logger: dict[str, int] = {}
+        self.writer = _writer_of(stream)
+        self.lost = 0
+        """Lines that the reader has not been told of yet."""
+
+    def take_over(self, earlier: "_NodeHandler") -> None:
+        """Take the place of an earlier handler, which is closed, with the lines that nobody has read yet."""
+        self.lost += earlier.lost
+        if earlier.writer is not None:
+            if self.writer is not None:
+                self.writer.put_pending(earlier.writer.take_pending())
+            earlier.writer.close()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record without waiting for anybody; what cannot be written is counted."""
+        if self.writer is None:
+            super().emit(record)
+        elif not (self._tell_lost() and self._write(record)):
+            self.lost += 1
+
+    def catch_up(self) -> None:
+        """Write what the reader did not take when it came, and how much is missing, as far as it is taken now."""
+        self.acquire()
+        try:
+            if self.writer is not None and self.writer.flush():
+                self._tell_lost()
+        finally:
+            self.release()
 
     def forget_levels(self) -> None:
         """Undo what was set along with this handler."""
@@ -129,14 +173,10 @@ class _NodeHandler(logging.StreamHandler[TextIO]):
 
     def write_sum(self, repeated: Repeated) -> None:
         """Write how often an event was left out; past the filter, which would count this line as well."""
-        method = logging.getLevelName(repeated.level).lower()
         facts = {"event": repeated.event, "repeated": repeated.count, "window_s": repeated.window_s}
-        record = logging.makeLogRecord({"name": repeated.logger, "levelno": repeated.level, "msg": facts})
-        # How structlog marks the records it has made, for its own formatter.
-        record.__dict__.update(_logger=logging.getLogger(repeated.logger), _name=method)
         self.acquire()
         try:
-            self.emit(record)
+            self.emit(_record(repeated.logger, repeated.level, facts))
         finally:
             self.release()
 
@@ -144,7 +184,42 @@ class _NodeHandler(logging.StreamHandler[TextIO]):
         """Write the last sums; called when the interpreter ends."""
         if self in _our_handlers():
             settle_repeats(everything=True)
+        if self.writer is not None:
+            self.writer.close(patience_s=_EXIT_PATIENCE_S)
         super().close()
+
+    def _tell_lost(self) -> bool:
+        """Write how many lines are missing here; True when none are, or when that was taken."""
+        if self.lost:
+            facts = {"event": "log lines lost", "lines": self.lost}
+            if not self._write(_record(__name__, logging.WARNING, facts)):
+                return False
+            self.lost = 0
+        return True
+
+    def _write(self, record: logging.LogRecord) -> bool:
+        assert self.writer is not None
+        try:
+            line = (self.format(record) + self.terminator).encode(errors="backslashreplace")
+        except Exception:  # noqa: BLE001 - as every handler does
+            self.handleError(record)
+            return True
+        return self.writer.write(line)
+
+
+def _record(logger: str, level: int, facts: dict[str, object]) -> logging.LogRecord:
+    """Make a record that goes to a handler directly, past all filters, marked as structlog marks its own."""
+    record = logging.makeLogRecord({"name": logger, "levelno": level, "msg": facts})
+    record.__dict__.update(_logger=logging.getLogger(logger), _name=logging.getLevelName(level).lower())
+    return record
+
+
+def _writer_of(stream: TextIO) -> LineWriter | None:
+    """Return what writes past a stream to its descriptor; None for one that is no file, as those of tests are."""
+    try:
+        return LineWriter(stream.fileno())
+    except (OSError, ValueError):
+        return None
 
 
 def _our_handlers() -> list[_NodeHandler]:

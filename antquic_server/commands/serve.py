@@ -8,6 +8,7 @@ is reported by the same rules, in the same form, as a wrong line of the file.
 import argparse
 import os
 import re
+import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -91,6 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
     from antquic_server.logs import configure_logging, get_logger
     from antquic_server.supervisor.loop import run_supervisor
 
+    # The configuration was read just now. Until the supervisor's loop listens to it, this signal would end the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     configure_logging(settings.log, process="supervisor", slot=None)
     log = get_logger(__name__)
     identity = load_or_create_identity(key_path(settings.identity.file))

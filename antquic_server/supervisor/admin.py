@@ -30,7 +30,7 @@ import h11
 from antquic_server import __version__
 from antquic_server.logs import get_logger
 from antquic_server.stats import prometheus
-from antquic_server.supervisor.admin_request import after_untrusted, names_us_untrusted
+from antquic_server.supervisor.admin_request import after_untrusted, names_us_untrusted, split_target_untrusted
 from antquic_server.supervisor.status_page import load_page
 
 MAX_CONNECTIONS: Final = 32
@@ -91,7 +91,7 @@ class AdminRequest:
     target: str
     body: bytes = b""
     hosts: tuple[str, ...] = ()
-    """What the client called us, from its Host header."""
+    """What the client called us, in its Host header and in an absolute target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,8 +264,11 @@ class _Conversation:
                     expected = f"a body has at most {limit} bytes" if limit else "requests have no body"
                     raise h11.RemoteProtocolError(f"{expected} here", error_status_hint=413)
             elif isinstance(event, h11.EndOfMessage) and head is not None:
-                method, target = head.method.decode("ascii"), head.target.decode("latin-1")
+                method = head.method.decode("ascii")
+                authority, target = split_target_untrusted(head.target.decode("latin-1"))
                 hosts = tuple(value.decode("latin-1") for name, value in head.headers if name == b"host")
+                if authority is not None:
+                    hosts += (authority,)
                 return AdminRequest(method=method, target=target, body=bytes(body), hosts=hosts)
             else:
                 return None

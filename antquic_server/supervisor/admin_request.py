@@ -13,12 +13,15 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import parse_qs
 
-__all__ = ["after_untrusted", "names_us_untrusted"]
+__all__ = ["after_untrusted", "names_us_untrusted", "split_target_untrusted"]
 
 MAX_QUERY_FIELDS: Final = 8
 
 _HOST: Final = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<name>[^:\[\]]+))(?::[0-9]*)?")
 """RFC 3986, section 3.2.2; what is between the brackets is looked at separately."""
+
+_ABSOLUTE: Final = re.compile(r"http://(?P<authority>[^/?]*)(?P<path>[^?]*)(?P<query>.*)", re.IGNORECASE | re.DOTALL)
+"""RFC 9112, section 3.2.2."""
 
 _LOOPBACK_NAME: Final = "localhost"
 """It and all names below it never leave the machine (RFC 6761, section 6.3)."""
@@ -38,6 +41,18 @@ def names_us_untrusted(host: str, names: Collection[str]) -> bool:
     name = match["name"].removesuffix(".")
     loopback = name == _LOOPBACK_NAME or name.endswith("." + _LOOPBACK_NAME)
     return loopback or name in names or _is_address(name, 4)
+
+
+def split_target_untrusted(target: str) -> tuple[str | None, str]:
+    """
+    Return the authority of a request target and the rest of it.
+
+    The authority is None in the usual form, a path with or without a query; proxies send a whole URL.
+    """
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None:
+        return None, target
+    return match["authority"], (match["path"] or "/") + match["query"]
 
 
 def after_untrusted(query: str) -> float | None:

@@ -25,6 +25,7 @@ from antquic_server.identity import Identity
 from antquic_server.ipc.log_messages import LogLevels
 from antquic_server.ipc.messages import CertificateChanged
 from antquic_server.keylog import open_key_log
+from antquic_server.log_lines import has_room
 from antquic_server.logs import change_levels, get_logger, settle_repeats
 from antquic_server.protocol.relay_channel import channel_secret
 from antquic_server.supervisor.admin import AdminServer
@@ -52,6 +53,10 @@ from antquic_server.supervisor.traces import TraceListener
 DRAIN_SHARE: Final = 0.6
 KILL_SHARE: Final = 0.75
 """Of the shutdown deadline: what workers get to leave, and when those that have not are killed."""
+
+_STANDARD_OUTPUT_FD: Final = 1
+_READER_PATIENCE_S: Final = 0.5
+"""How long the node waits for whoever is to read its ready line."""
 
 log = get_logger(__name__)
 
@@ -89,6 +94,9 @@ def run_supervisor(
         account = drop_privileges(settings.endpoint.user, settings.endpoint.group)
         if account is not None:
             log.info("privileges dropped", user=account.user, uid=account.uid, gid=account.gid)
+        if os.geteuid() == 0:
+            danger = "whoever takes over a worker has the machine"
+            log.warning("serving as root", danger=danger, advice="set endpoint.user")
         # As who we are now, so that the control socket can be removed again and workers can write the key log.
         control = open_control_socket(
             settings.admin.control,
@@ -371,8 +379,11 @@ class Supervisor:
             "admin": self._endpoint.admin_url,
         }
         try:
-            sys.stdout.write(json.dumps(facts) + "\n")
-            sys.stdout.flush()
+            if has_room(_STANDARD_OUTPUT_FD, timeout_s=_READER_PATIENCE_S):
+                sys.stdout.write(json.dumps(facts) + "\n")
+                sys.stdout.flush()
+            else:
+                log.warning("cannot write the ready line", error="nobody reads it")
         except OSError as error:
             # Whoever started us no longer reads; that is no reason not to serve.
             log.warning("cannot write the ready line", error=str(error))

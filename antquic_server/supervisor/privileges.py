@@ -1,8 +1,9 @@
 """
 Giving up root.
 
-Done by the supervisor once its sockets are bound and its keys are read, before the first worker is started:
-what parses the datagrams of strangers was never root.
+Done by the supervisor once its sockets are bound and its keys are read, before the first worker is started: with
+``endpoint.user`` set, what parses the datagrams of strangers was never root. Without it a node started as root stays
+root, and its supervisor warns of that.
 """
 
 import grp

@@ -24,14 +24,13 @@ import psutil
 
 from antquic_server.ipc.channel import END_OF_STREAM, Channel
 from antquic_server.ipc.messages import Assign, Drain, Heartbeat, Message, Ready
+from antquic_server.logs import log_fd
 
 CHANNEL_FD_VARIABLE: Final = "ANTQUIC_CHANNEL_FD"
 """Environment variable that tells a worker which descriptor is its channel."""
 
 SPEECHLESS_GRACE_S: Final = 1.0
 """Between the end of the channel and SIGKILL: a worker that leaves on its own closes the channel first."""
-
-_STANDARD_ERROR_FD: Final = 2
 
 
 class WorkerState(StrEnum):
@@ -297,11 +296,13 @@ def _max_files(pid: int) -> int:
 def _start(
     command: Sequence[str], environment: Mapping[str, str], inherited_fds: Sequence[int], channel_fd: int
 ) -> subprocess.Popen[bytes]:
+    errors = log_fd()
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         # The supervisor's standard output carries one line of JSON for whoever started it, and nothing else.
-        stdout=_STANDARD_ERROR_FD,
+        stdout=errors,
+        stderr=errors,
         env={**environment, CHANNEL_FD_VARIABLE: str(channel_fd)},
         pass_fds=(*inherited_fds, channel_fd),
         # Ctrl-C in a terminal goes to every process of the group; workers are asked to leave by the

@@ -13,6 +13,7 @@ import pytest
 import antquic_server
 from antquic_server import cli
 from antquic_server.commands import serve
+from antquic_server.identity import create_identity, load_identity
 
 ROOT = Path(antquic_server.__file__).parents[1]
 
@@ -625,6 +626,57 @@ def test_closed_pipe_is_quiet(tmp_path: Path) -> None:
     assert result.stderr == b""
     assert result.returncode == 1
     assert key.exists()
+
+
+def _shell(command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line in which ``$NODE`` is the program."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NODE": f"{sys.executable} -m antquic_server"}
+    environment.pop("PYTHONUNBUFFERED", None)
+    return subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, env=environment, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "command"),
+    [("", "identity show --file"), ("PYTHONUNBUFFERED=1", "identity show --file"), ("", "--version"), ("", "--help")],
+)
+def test_output_to_a_full_disk_is_one_line(environment: str, command: str, tmp_path: Path) -> None:
+    """And exit code 1, however little it was, and although the interpreter tries once more at its end."""
+    path = tmp_path / "node.pem"
+    create_identity(path)
+    result = _shell(f"{environment} $NODE {command} {path if command.endswith('--file') else ''} >/dev/full")
+
+    assert result.stderr == "antquic-server: error: cannot write to standard output: No space left on device\n"
+    assert result.returncode == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_descriptors_lead_to_nowhere(closed: str, tmp_path: Path) -> None:
+    """What would be printed is not; files that are opened meanwhile do not get it either."""
+    path = tmp_path / "node.pem"
+    result = _shell(f"$NODE identity new --file '{path}' {closed}")
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert load_identity(path).peer_id.hex() in result.stdout or ">&-" in closed.split()
+    wrong = _shell(f"$NODE identity show --file '{tmp_path / 'none.pem'}' {closed}")
+    assert wrong.returncode == 3
+    assert wrong.stderr.count("\n") == (0 if "2>&-" in closed else 1)
+
+
+def test_children_get_what_the_closed_descriptors_have_become() -> None:
+    """Workers write to them, and must not find them closed in turn."""
+    check = "import os; [os.fstat(number) for number in range(3)]"
+    script = (
+        "import subprocess, sys; from antquic_server.cli import main; main(['serve', '--workers', 'x']); "
+        f"sys.exit(subprocess.call([sys.executable, '-c', {check!r}]))"
+    )
+    assert _shell(f'{sys.executable} -c "{script}" <&- >&- 2>&-').returncode == 0
+
+
+def test_error_that_nobody_can_be_told_keeps_its_exit_code() -> None:
+    """Standard error is full."""
+    assert _shell("$NODE serve --workers x 2>/dev/full").returncode == 2
 
 
 def test_configuration_is_checked_before_anything_heavy_is_loaded() -> None:

@@ -1,6 +1,8 @@
 """The node key on disk: whoever starts, stops or crashes when, there is one key and it is never lost."""
 
 import os
+import resource
+import signal
 import stat
 import subprocess
 import sys
@@ -181,6 +183,34 @@ def test_crash_while_replacing_never_loses_a_key(path: Path) -> None:
     check_and_restore()
     assert steps >= 10
     assert survivors == {True, False}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize("replace", [False, True])
+def test_signal_while_creating_leaves_no_stray_key(path: Path, number: signal.Signals, replace: bool) -> None:
+    """It ends the process as it would have, but after the temporary file with the private key is gone."""
+    old = create_identity(path).peer_id if replace else None
+    code = (
+        "import os, sys; from pathlib import Path; from antquic_server.identity import create_identity\n"
+        "fsync = os.fsync\n"
+        "def slow_disk(descriptor): os.kill(os.getpid(), int(sys.argv[2])); fsync(descriptor)\n"
+        "os.fsync = slow_disk\n"
+        "create_identity(Path(sys.argv[1]), replace=bool(int(sys.argv[3])))\n"
+        "print('not ended')"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code, str(path), str(int(number)), str(int(replace))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        # No core file of a process that holds a key.
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
+        timeout=60,
+        check=False,
+    )
+
+    assert (process.returncode, process.stdout) == (-number, b"")
+    assert {entry.name for entry in path.parent.iterdir()} == {"node.pem", *(["node.pem.bak-1"] if replace else [])}
+    assert load_identity(path).peer_id != old
 
 
 def test_processes_that_start_at_once_share_one_key(tmp_path: Path) -> None:

@@ -4,15 +4,17 @@ import io
 import json
 import logging
 import os
+import select
 import sys
 from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import structlog
 
 from antquic_server.config.model import LogSettings
-from antquic_server.logs import NodeLogger, change_levels, configure_logging, get_logger, settle_repeats
+from antquic_server.logs import NodeLogger, change_levels, configure_logging, get_logger, log_fd, settle_repeats
 from antquic_server.net.paths import PathAddress
 
 
@@ -340,3 +342,62 @@ def test_line_that_is_off_evaluates_nothing() -> None:
     assert seen == []
     log.warning("yes")
     assert seen == ["warning"]
+
+
+@contextmanager
+def _unread_stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Make standard error a pipe from which nobody reads; yields the end to read from."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "w") as stream, monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", stream)
+        yield reading
+
+
+def _read_all(reading: int) -> list[dict[str, Any]]:
+    """Return the lines that have come, and that come while the log catches up."""
+    read = b""
+    while select.select([reading], [], [], 0)[0]:
+        read += os.read(reading, 65536)
+        settle_repeats()
+    return [json.loads(line) for line in read.splitlines()]
+
+
+def test_lines_that_nobody_read_are_counted_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logging does not wait; the reader gets what was kept, and how much is missing, even if nothing follows."""
+    with _unread_stderr(monkeypatch) as unread:
+        configure_logging(LogSettings(format="json", repeat_burst=0, level="error"), process="worker", slot=0)
+        log = get_logger("antquic_server.x")
+        for number in range(5_000):
+            log.error("event", number=number)
+
+        lines = _read_all(unread)
+        kept = [line["number"] for line in lines if line["event"] == "event"]
+        (lost,) = (line for line in lines if line["event"] == "log lines lost")
+        assert kept == list(range(len(kept)))
+        assert lost["lines"] == 5_000 - len(kept) > 0
+        assert (lost["level"], lost["logger"], lost["slot"]) == ("warning", "antquic_server.logs", 0)
+        assert lines[-1] == lost
+        log.error("back")
+        assert [line["event"] for line in _read_all(unread)] == ["back"]
+
+
+def test_lines_that_nobody_read_survive_a_second_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spare that gets its slot still has them to write, and still knows how many it has lost."""
+    with _unread_stderr(monkeypatch) as unread:
+        configure_logging(LogSettings(format="json", repeat_burst=0), process="worker", slot=None)
+        for _ in range(3_000):
+            get_logger("antquic_server.x").error("before")
+        configure_logging(LogSettings(format="json", repeat_burst=0), process="worker", slot=1)
+
+        lines = _read_all(unread)
+        assert sum(line.get("lines", 1) for line in lines) == 3_000
+        assert lines[-1]["event"] == "log lines lost"
+
+
+def test_children_are_given_a_descriptor_that_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of our own: the one we were given belongs to others as well."""
+    with _unread_stderr(monkeypatch) as unread:
+        configure_logging(LogSettings(), process="supervisor", slot=None)
+        assert not os.get_blocking(log_fd())
+        assert os.get_blocking(sys.stderr.fileno())
+        assert os.fstat(log_fd()).st_ino == os.fstat(unread).st_ino

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -81,6 +82,33 @@ def test_ready_line_is_the_only_output(tmp_path: Path) -> None:
     assert ready["workers"] == 2
     assert ready["pqc_provider"] in ("liboqs", "cryptography")
     assert ready["admin"].startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_node_starts_with_closed_descriptors(tmp_path: Path, closed: str) -> None:
+    """It serves and ends as ever: none of its sockets has taken the place of standard output."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        admin = f"127.0.0.1:{reserved.getsockname()[1]}"
+    command = f"exec '{sys.executable}' -m antquic_server serve --listen 127.0.0.1:0 --admin {admin} --workers 2"
+    process = subprocess.Popen(
+        ["sh", "-c", f"{command} --identity '{tmp_path / 'node.pem'}' {closed}"], env=node_environment()
+    )
+
+    def healthy() -> bool:
+        assert process.poll() is None, "it has ended"
+        try:
+            with urlopen(f"http://{admin}/healthz", timeout=5.0) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    try:
+        wait_until(healthy, timeout_s=BOOT_TIMEOUT_S, what="healthy node")
+    finally:
+        process.terminate()
+        status = process.wait(timeout=BOOT_TIMEOUT_S)
+    assert status == 0
 
 
 def test_node_serves_on_both_families(start_node: StartNode) -> None:
@@ -250,6 +278,15 @@ def interpreter_for_nobody(tmp_path: Path) -> str:
     return str(wrapper)
 
 
+@pytest.mark.usefixtures("root")
+def test_node_that_stays_root_says_so(start_node: StartNode) -> None:
+    """Nobody told it another account: it serves, and its log warns with the setting that mends it."""
+    node = start_node()
+    (line,) = (line for line in node.log().splitlines() if "serving as root" in line)
+    assert json.loads(line)["level"] == "warning"
+    assert "endpoint.user" in line
+
+
 def test_root_gives_up_its_rights(
     start_node: StartNode, interpreter_for_nobody: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +307,7 @@ def test_root_gives_up_its_rights(
     wait_until(lambda: node.status()["spares"], timeout_s=15.0, what="spare")
     for pid in (node.pid, *descendants(node.pid)):
         assert user_ids(pid) == {nobody}
+    assert "serving as root" not in node.log()
     victim = node.worker_pids[0]
     os.kill(victim, signal.SIGKILL)
     wait_healthy(node, besides=[victim])

@@ -81,7 +81,7 @@ from antquic_server.protocol.routing import ConnectionIdLayout, destination_conn
 from antquic_server.protocol.seam.tls_context import certificate_types_untrusted
 from antquic_server.protocol.version_negotiation import offered_versions_untrusted
 from antquic_server.stats.counters import CounterSet
-from antquic_server.supervisor.admin_request import after_untrusted, names_us_untrusted
+from antquic_server.supervisor.admin_request import after_untrusted, names_us_untrusted, split_target_untrusted
 from fuzz.forge import Forge
 from fuzz.peer_feeds import PEER_FEEDS
 from support.channels import INITIATOR_KEY, TARGET_KEY, FakeUdp, bind_at, made_up_id
@@ -415,6 +415,10 @@ FEEDS: dict[str, tuple[Feed, list[bytes]]] = {
     "antquic_server.supervisor.admin_request.names_us_untrusted": (
         lambda data: names_us_untrusted(data.decode("latin-1"), ("node.example.org",)),
         [b"localhost:10001", b"[::1]:10001", b"node.example.org"],
+    ),
+    "antquic_server.supervisor.admin_request.split_target_untrusted": (
+        lambda data: split_target_untrusted(data.decode("latin-1")),
+        [b"/history?after=1", b"http://localhost:10001/history?after=1", b"http://[::1]"],
     ),
     "workers.channel_control.ChannelControl.handle_message_untrusted": (
         lambda data: CHANNEL_CONTROL.handle_message_untrusted(CONNECTION, data),

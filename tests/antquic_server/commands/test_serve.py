@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ class _FakeSupervisor(ModuleType):
     def __init__(self) -> None:
         super().__init__("antquic_server.supervisor.loop")
         self.calls: list[tuple[Any, Any, Any, bool]] = []
+        self.hangups: list[object] = []
         self.reloads: list[Callable[[], Settings]] = []
         self.certificates: list[Callable[[], tuple[bytes, bytes]] | None] = []
 
@@ -42,6 +44,7 @@ class _FakeSupervisor(ModuleType):
         self.calls.append((settings, identity, certificate, echo))
         self.reloads.append(reload)
         self.certificates.append(reload_certificate)
+        self.hangups.append(signal.getsignal(signal.SIGHUP))
         return 5
 
 
@@ -54,7 +57,9 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> Iterator[_FakeSupervisor]:
     monkeypatch.setattr(antquic_server.supervisor, "loop", fake, raising=False)
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
+    hangup = signal.getsignal(signal.SIGHUP)
     yield fake
+    signal.signal(signal.SIGHUP, hangup)
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
@@ -177,6 +182,12 @@ def test_certificate_can_be_read_again(supervisor: _FakeSupervisor, tmp_path: Pa
 
     assert cli.main(["serve", *identity]) == 5
     assert supervisor.certificates[1] is None
+
+
+def test_hangup_does_not_end_a_node_that_still_starts(supervisor: _FakeSupervisor, tmp_path: Path) -> None:
+    """It means to read the configuration again, which a node that starts does anyway."""
+    assert cli.main(["serve", "--identity", str(tmp_path / "node.pem")]) == 5
+    assert supervisor.hangups == [signal.SIG_IGN]
 
 
 def test_check_starts_nothing_and_makes_nothing(

@@ -226,6 +226,32 @@ def test_strange_names_are_not_answered(host: str, status: int) -> None:
     play(story)
 
 
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://127.0.0.1:10001/healthz", "127.0.0.1:10001", 200),
+        ("HTTP://localhost/status", "localhost", 200),
+        ("http://[::1]:10001", "[::1]:10001", 200),
+        ("http://[::1]:10001?after=1", "[::1]:10001", 200),
+        ("http://localhost/history?after=x", "localhost", 400),
+        ("http://localhost/nowhere", "localhost", 404),
+        ("http://elsewhere.example/status", "localhost", 421),
+        ("http://localhost/status", "elsewhere.example", 421),
+        ("http:///status", "localhost", 421),
+        ("https://localhost/status", "localhost", 404),
+    ],
+)
+def test_absolute_targets_are_answered(target: str, host: str, status: int) -> None:
+    """As a proxy sends them (RFC 9112, section 3.2.2); the name in them is judged like that of Host."""
+
+    async def story(connect: Connect, server: AdminServer) -> None:
+        client = await connect()
+        await client.say(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert (await client.answer())[0] == status
+
+    play(story)
+
+
 def test_old_clients_need_no_name() -> None:
     """HTTP/1.0 has no Host; browsers do not speak it."""
 

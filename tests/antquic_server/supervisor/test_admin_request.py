@@ -2,7 +2,7 @@
 
 import pytest
 
-from antquic_server.supervisor.admin_request import after_untrusted, names_us_untrusted
+from antquic_server.supervisor.admin_request import after_untrusted, names_us_untrusted, split_target_untrusted
 
 NAMES = ("node.example.org",)
 
@@ -76,3 +76,20 @@ def test_names_that_may_be_a_strangers(host: str) -> None:
 def test_after_is_a_number_of_seconds(query: str, after_s: float | None) -> None:
     """Anything else is the client's mistake; the last of several counts."""
     assert after_untrusted(query) == after_s
+
+
+@pytest.mark.parametrize(
+    ("target", "parts"),
+    [
+        ("/peers/ab?x=http://a/b", (None, "/peers/ab?x=http://a/b")),
+        ("http://a:1/b?c", ("a:1", "/b?c")),
+        ("http://a", ("a", "/")),
+        ("http://a?b/c", ("a", "/?b/c")),
+        ("http://", ("", "/")),
+        ("", (None, "")),
+        ("*", (None, "*")),
+    ],
+)
+def test_target_is_split(target: str, parts: tuple[str | None, str]) -> None:
+    """Into who is asked, if it says so, and for what."""
+    assert split_target_untrusted(target) == parts
