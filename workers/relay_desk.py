@@ -216,7 +216,9 @@ class RelayDesk:
             deliver=lambda frames: self._deliver(stream, frames),
             room_bytes=lambda: self._settings.queue_bytes - quic.stream_backlog_bytes(stream_id),
             policy=self._policy,
-            rate=TokenBucket(answer.rate_bytes_per_s, answer.burst_bytes),
+            rate=TokenBucket(
+                answer.rate_bytes_per_s, answer.burst_bytes, tokens=answer.start_bytes, since_s=time.monotonic()
+            ),
             share=self._share,
             counters=self._counters,
             advertised_host=advertised_host,

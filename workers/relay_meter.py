@@ -24,9 +24,18 @@ class SessionMeter:
 
     __slots__ = ("moved_bytes", "number", "passed_bytes", "passed_datagrams", "rate", "share")
 
-    def __init__(self, *, number: int, rate_bytes_per_s: float, burst_bytes: float, share: TokenBucket) -> None:
+    def __init__(
+        self,
+        *,
+        number: int,
+        rate_bytes_per_s: float,
+        burst_bytes: float,
+        share: TokenBucket,
+        start_bytes: float | None = None,
+        now_s: float | None = None,
+    ) -> None:
         self.number = number
-        self.rate = TokenBucket(rate_bytes_per_s, burst_bytes)
+        self.rate = TokenBucket(rate_bytes_per_s, burst_bytes, tokens=start_bytes, since_s=now_s)
         self.share = share
         self.passed_bytes = 0
         self.passed_datagrams = 0
@@ -57,10 +66,17 @@ class RelayMeter:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def open(self, number: int, *, rate_bytes_per_s: float, burst_bytes: float) -> SessionMeter:
+    def open(
+        self, number: int, *, rate_bytes_per_s: float, burst_bytes: float, start_bytes: float, now_s: float
+    ) -> SessionMeter:
         """Begin to count a session; ``number`` is its name towards the hub."""
         session = SessionMeter(
-            number=number, rate_bytes_per_s=rate_bytes_per_s, burst_bytes=burst_bytes, share=self._share
+            number=number,
+            rate_bytes_per_s=rate_bytes_per_s,
+            burst_bytes=burst_bytes,
+            share=self._share,
+            start_bytes=start_bytes,
+            now_s=now_s,
         )
         self._sessions[number] = session
         self._counters.add("relay_sessions_opened", 1, RelayMode.CHANNEL)

@@ -85,7 +85,10 @@ MEANINGS: Final[dict[str, str]] = {
     "relay.bandwidth_per_peer_bytes_per_s": (
         "Bandwidth of one peer, shared evenly among its sessions; at most `bandwidth_bytes_per_s`."
     ),
-    "relay.burst_s": "What may pass at once after a silence, in seconds at the full rate.",
+    "relay.burst_s": (
+        "What may pass at once after a silence, in seconds at the full rate. A peer has this once: a new session "
+        "begins with half of what is left of it, and it comes back with a tenth of the peer's bandwidth."
+    ),
     "relay.max_bytes": (
         "Bytes of the whole node in each quota period; 0: no limit. All sessions end when they are used up."
     ),

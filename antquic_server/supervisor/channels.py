@@ -204,6 +204,7 @@ class Channels:
         if channel is None:
             return
         self._office.charge(channel.session, message.moved_bytes)
+        self._quotas.owe(channel.session, message.owed_bytes)
         self._drop(channel, _end_of(message.reason))
 
     # What happens to the node.
@@ -300,6 +301,7 @@ class Channels:
             target_key=channel.target_key,
             rate_bytes_per_s=channel.session.allowance.rate_bytes_per_s,
             burst_bytes=channel.session.allowance.burst_bytes,
+            start_bytes=channel.session.start_bytes,
         )
         return self._office.tell_slot(channel.owner, create)
 

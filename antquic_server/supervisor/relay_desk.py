@@ -136,6 +136,7 @@ class RelayDesk:
                 self._released(slot, message)
             case ChannelAsk():
                 self.channels.ask(slot, message)
+                self._settle_rates()
             case ChannelCreated():
                 self.channels.created(slot, message)
             case ChannelAnswerIn():
@@ -204,7 +205,10 @@ class RelayDesk:
             refusal="",
             rate_bytes_per_s=granted.allowance.rate_bytes_per_s,
             burst_bytes=granted.allowance.burst_bytes,
+            start_bytes=granted.start_bytes,
         )
+        # First the others of its peer slow down: who opens and closes would else have both their parts and a new one.
+        self._settle_rates()
         if not self._tell_slot(slot, answer):
             # The worker never hears of it, and so will never release it.
             self.quotas.release(granted)
@@ -253,6 +257,9 @@ class RelayDesk:
     def _settle_sessions(self) -> None:
         """End what has to end, and divide the bandwidth of peers whose sessions have changed."""
         self._end_doomed()
+        self._settle_rates()
+
+    def _settle_rates(self) -> None:
         for session, allowance in self.quotas.unsettled():
             rate = RelayRate(
                 session=session.number,

@@ -325,6 +325,23 @@ def test_rates_follow_the_hub() -> None:
     run(story())
 
 
+def test_session_begins_with_what_the_hub_says() -> None:
+    """Not with a whole burst, which whoever opens one after another would get each time."""
+
+    async def story() -> None:
+        async with running_worker(with_loopback(), echo=False) as bench, fake_hub(bench) as hub, third_party() as party:
+            hub.silent = True
+            opening = asyncio.create_task(RelayClient.open(await bench.connected()))
+            await until(lambda: hub.reserved, "question to the hub")
+            hub.say(RelayReserved(session=1, refusal="", rate_bytes_per_s=1e-3, burst_bytes=1000.0, start_bytes=200.0))
+            relay = await opening
+            relay.send(party.address, bytes(150), bytes(150))
+            await party.receive()
+            await until(lambda: bench.counted("relay_drops", "stream|rate") == 1, "drop")
+
+    run(story())
+
+
 def test_rules_may_change_while_sessions_are_open() -> None:
     """Targets are judged by the new ones at once, new sessions get the new public address."""
 
