@@ -44,16 +44,23 @@ _SPECIAL: Final = tuple(
         "10.0.0.0/8",
         "100.64.0.0/10",
         "127.0.0.0/8",
+        # Azure's own: public by number, answered by the host below every guest.
+        "168.63.129.16/32",
         "169.254.0.0/16",
         "172.16.0.0/12",
         "192.0.0.0/24",
         "192.168.0.0/16",
         "224.0.0.0/4",
         "240.0.0.0/4",
-        # Unspecified, loopback, unique local, link-local, site-local (RFC 3879), multicast, NAT64 of a local prefix
-        # (RFC 8215).
-        "::/128",
-        "::1/128",
+        # IPv4-compatible (RFC 4291) with unspecified and loopback, and IPv4-translated (RFC 2765): IPv4 addresses in
+        # forms of which only old stacks know where they lead. Discard-only (RFC 6666), Teredo (RFC 4380), which goes to
+        # the IPv4 address of a server and a client, segment routing (RFC 9602).
+        "::/96",
+        "::ffff:0:0:0/96",
+        "100::/64",
+        "2001::/32",
+        "5f00::/16",
+        # Unique local, link-local, site-local (RFC 3879), multicast, NAT64 of a local prefix (RFC 8215).
         "fc00::/7",
         "fe80::/10",
         "fec0::/10",

@@ -43,7 +43,23 @@ def judge(text: str, **lists: tuple[str, ...]) -> TargetVerdict:
 
 @pytest.mark.parametrize(
     "text",
-    ["203.0.113.7", "198.18.0.11", "192.0.2.1", "1.1.1.1", "2001:db8::7", "2001:2::11", "2a00:1450::1", "192.0.1.1"],
+    [
+        "203.0.113.7",
+        "198.18.0.11",
+        "192.0.2.1",
+        "1.1.1.1",
+        "192.0.1.1",
+        "2001:db8::7",
+        "2001:2::11",
+        "2a00:1450::1",
+        # Beside special ones.
+        "168.63.129.15",
+        "168.63.129.17",
+        "100:0:0:1::1",
+        "2001:1::1",
+        "5eff::1",
+        "5f01::1",
+    ],
 )
 def test_public_addresses_are_allowed(text: str) -> None:
     """Everything the world may reach, the networks of benchmarks and documentation included."""
@@ -73,6 +89,17 @@ def test_public_addresses_are_allowed(text: str) -> None:
         "fec0::1",
         "ff02::1",
         "64:ff9b:1::7",
+        "168.63.129.16",
+        "::ffff:168.63.129.16",
+        "::2",
+        "::127.0.0.1",
+        "::10.0.0.1",
+        "::ffff:0:10.0.0.1",
+        "::ffff:0:127.0.0.1",
+        "100::1",
+        "2001:0:a00:1::",
+        "2001:0:ffff:ffff:ffff:ffff:ffff:ffff",
+        "5f00::1",
         # What stands for an IPv4 address is judged as that one.
         "::ffff:10.0.0.1",
         "64:ff9b::a00:1",
