@@ -6,12 +6,17 @@ Buckets may be overdrawn: what comes is a train of up to 64 kB, and were it to w
 smaller burst could never send one.
 """
 
+from typing import Final
+
 from antquic_server.protocol.limits import TokenBucket
 from antquic_server.protocol.relay_limits import RelayMode
 from antquic_server.stats.counters import CounterSet
 
 CHANNEL_SESSION_BIT = 1 << 56
 """Set in the session numbers of channels, in none of the stream relay's."""
+
+MIN_COST_BYTES: Final = 100
+"""What a datagram counts at least towards a rate, since short ones cost the machine as much as long ones do."""
 
 
 class SessionMeter:
@@ -41,12 +46,12 @@ class SessionMeter:
         self.passed_datagrams = 0
         self.moved_bytes = 0
 
-    def refuses(self, size_bytes: int, now_s: float) -> str:
+    def refuses(self, cost_bytes: int, now_s: float) -> str:
         """Take tokens for a datagram or a train; returns which limit forbids it, for the counters, or nothing."""
-        if not self.rate.overdraw(now_s, size_bytes):
+        if not self.rate.overdraw(now_s, cost_bytes):
             return "session_rate"
-        if not self.share.overdraw(now_s, size_bytes):
-            self.rate.give_back(size_bytes)
+        if not self.share.overdraw(now_s, cost_bytes):
+            self.rate.give_back(cost_bytes)
             return "node_rate"
         return ""
 

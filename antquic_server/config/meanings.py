@@ -81,9 +81,12 @@ MEANINGS: Final[dict[str, str]] = {
         "Sessions of all peers of one IPv4 address or one IPv6 /48. They may open as many in 10 s, and twice as many "
         "at once."
     ),
-    "relay.bandwidth_bytes_per_s": "Bandwidth of the whole node, shared among the workers by what they need.",
+    "relay.bandwidth_bytes_per_s": (
+        "Bandwidth of the whole node, shared among the workers by what they need. A datagram counts at least 100 bytes."
+    ),
     "relay.bandwidth_per_peer_bytes_per_s": (
-        "Bandwidth of one peer, shared evenly among its sessions; at most `bandwidth_bytes_per_s`."
+        "Bandwidth of one peer, shared evenly among its sessions; at most `bandwidth_bytes_per_s`. A datagram "
+        "counts at least 100 bytes."
     ),
     "relay.burst_s": (
         "What may pass at once after a silence, in seconds at the full rate. A peer has this once: a new session "
