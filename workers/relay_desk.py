@@ -143,13 +143,11 @@ class RelayDesk:
             self.refuse(stream, Refusal.DRAINING)
         elif connection.peer_id is None:
             self.refuse(stream, Refusal.UNAUTHENTICATED)
-        elif stream.waiting_siblings >= MAX_WAITING:
+        elif stream.waiting_siblings >= MAX_WAITING or not connection.proven_host:
             self.refuse(stream, Refusal.OPEN_RATE)
         else:
             self._last_number += 1
-            question = RelayReserve(
-                session=self._last_number, peer_id=connection.peer_id, host=_normal(connection.path.host)
-            )
+            question = RelayReserve(session=self._last_number, peer_id=connection.peer_id, host=connection.proven_host)
             if not self._around.tell_hub(question):
                 self.refuse(stream, Refusal.INTERNAL)
                 return

@@ -78,8 +78,8 @@ MEANINGS: Final[dict[str, str]] = {
         "open as many in 10 s, and twice as many at once."
     ),
     "relay.max_sessions_per_prefix": (
-        "Sessions of all peers of one IPv4 address or one IPv6 /48. They may open as many in 10 s, and twice as many "
-        "at once."
+        "Sessions of all peers of one IPv4 address or one IPv6 /48, the last that each has proven to receive at. "
+        "They may open as many in 10 s, and twice as many at once."
     ),
     "relay.bandwidth_bytes_per_s": (
         "Bandwidth of the whole node, shared among the workers by what they need. A datagram counts at least 100 bytes."

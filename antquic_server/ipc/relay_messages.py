@@ -12,7 +12,7 @@ class RelayReserve:
     """
     A peer of this worker asks for a relay session; ``session`` is unique within the worker.
 
-    ``host`` is the peer's numeric address, which its prefix follows from.
+    ``host`` is the peer's numeric address, which its prefix follows from: one that it has proven to be its own.
     """
 
     session: int
@@ -93,7 +93,7 @@ class RelayShare:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelAsk:
     """
-    The peer of ``connection`` asks for a channel to ``target``; ``host`` is its numeric address.
+    The peer of ``connection`` asks for a channel to ``target``; ``host`` is its numeric address, which it has proven.
 
     Answered with :class:`ChannelOpenedOut` or :class:`ChannelRefusedOut`, which repeat ``connection``, ``request_id``
     and ``target``.

@@ -12,6 +12,7 @@ from antquic_server.ipc.messages import LimitsChanged
 from antquic_server.ipc.relay_messages import RelayAddress, RelayRate, RelayReserved, RelayRevoked, RelayShare
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.relay_stream import BIND_REQUEST
+from antquic_server.protocol.seam.connection import NodeQuicConnection
 from support.in_process import Bench, run, running_worker, settings_with, until
 from support.relay_client import RelayClient, RelayRefusedError, third_party, write
 from support.relay_hub import fake_hub
@@ -160,6 +161,36 @@ def test_questions_to_the_hub_are_bounded() -> None:
                 await RelayClient.open(connection)
             assert caught.value.response.reason == "open_rate"
             assert len(hub.reserved) == MAX_WAITING
+
+    run(story())
+
+
+def test_proven_address_is_the_one_that_is_charged() -> None:
+    """A request whose source is forged fills its sender's prefix, not that of whoever has the address."""
+
+    async def story() -> None:
+        async with running_worker(echo=False) as bench, fake_hub(bench) as hub:
+            connection = await bench.connected()
+            (server,) = bench.endpoint.connections.values()
+            # As a packet with this source does, until it turns out that nobody answers there.
+            server.path = server.path._replace(host="127.0.0.66")
+            await RelayClient.open(connection)
+            assert [item.host for item in hub.reserved] == ["127.0.0.1"]
+
+    run(story())
+
+
+def test_nothing_is_reserved_before_an_address_is_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peer may ask again."""
+
+    async def story() -> None:
+        async with running_worker(echo=False) as bench, fake_hub(bench) as hub:
+            connection = await bench.connected()
+            monkeypatch.setattr(NodeQuicConnection, "validated_address", None)
+            with pytest.raises(RelayRefusedError) as caught:
+                await RelayClient.open(connection)
+            assert caught.value.response.reason == "open_rate"
+            assert hub.reserved == []
 
     run(story())
 
