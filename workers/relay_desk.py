@@ -191,11 +191,14 @@ class RelayDesk:
             del self._numbered[answer.session]
             stream.number = 0
             self.refuse(stream, _refusal(answer.refusal), counted=True)
+        elif stream.is_hasty:
+            self.refuse(stream, Refusal.BAD_REQUEST)
         else:
             try:
                 self._open(stream, answer)
             except NoPortError as error:
                 self.refuse(stream, Refusal.FAMILY if error.unsupported else Refusal.NO_PORT)
+        stream.forget_if_over()
         self._touch(stream.connection)
 
     def _open(self, stream: RelayStream, answer: RelayReserved) -> None:

@@ -19,7 +19,17 @@ class Stage(Enum):
 class RelayStream:
     """One bidirectional stream that is, or may yet become, a session; ``siblings`` is the table it stands in."""
 
-    __slots__ = ("_siblings", "begun", "connection", "ended", "number", "session", "stage", "stream_id")
+    __slots__ = (
+        "_siblings",
+        "begun",
+        "connection",
+        "ended",
+        "is_hasty",
+        "number",
+        "session",
+        "stage",
+        "stream_id",
+    )
 
     def __init__(self, connection: Connection, stream_id: int, siblings: "dict[int, RelayStream | None]") -> None:
         self.connection = connection
@@ -32,6 +42,8 @@ class RelayStream:
         self.number = 0
         """Towards the hub; 0 while the hub does not know of it."""
         self.session: RelaySession | None = None
+        self.is_hasty = False
+        """The peer has sent more without waiting for the answer."""
         self._siblings = siblings
 
     @property

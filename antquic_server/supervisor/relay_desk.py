@@ -215,6 +215,9 @@ class RelayDesk:
 
     def _released(self, slot: int, message: RelayReleased) -> None:
         session = self.quotas.find(slot, message.session)
+        if session is None and not message.moved_bytes:
+            # It was refused here while its peer gave up there.
+            return
         if session is None or session.mode is not RelayMode.STREAM:
             self.misreported += 1
             return

@@ -55,6 +55,16 @@ def test_refusal_names_the_limit_and_is_counted() -> None:
     }
 
 
+def test_peer_that_gives_up_before_it_is_refused_is_no_misreport() -> None:
+    """Its worker releases what it has asked for and does not know the answer to."""
+    stage = RelayStage(max_sessions_per_peer=1)
+    stage.reserve(1)
+    assert stage.reserve(2).refusal == "peer_sessions"
+    stage.desk.heard(0, RelayReleased(session=2, moved_bytes=0))
+    assert stage.desk.misreported == 0
+    assert stage.desk.quotas.count(RelayMode.STREAM) == 1
+
+
 def test_draining_node_gives_no_sessions() -> None:
     """Of either mode."""
     stage = RelayStage()
