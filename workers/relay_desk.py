@@ -52,6 +52,9 @@ from workers.relay_stream import RelayStream, Stage
 MAX_WAITING = 16
 """Questions to the hub per connection; it answers within a millisecond."""
 
+ANSWER_TIMEOUT_S = 5.0
+"""For the hub's answer, as for each step of a channel: one that was lost must not keep a peer waiting for ever."""
+
 log = get_logger(__name__)
 
 
@@ -153,6 +156,7 @@ class RelayDesk:
                 return
             stream.number = self._last_number
             stream.stage = Stage.WAITING
+            stream.deadline = self._around.loop.call_later(ANSWER_TIMEOUT_S, self._unanswered, stream)
             self._numbered[stream.number] = stream
 
     def refuse(self, stream: RelayStream, reason: Refusal, *, counted: bool = False) -> None:
@@ -187,6 +191,7 @@ class RelayDesk:
         stream = self._numbered.get(answer.session)
         if stream is None or stream.stage is not Stage.WAITING:
             return  # the peer has gone meanwhile, which the hub has been told
+        stream.wait_no_more()
         if answer.refusal:
             del self._numbered[answer.session]
             stream.number = 0
@@ -198,6 +203,11 @@ class RelayDesk:
                 self._open(stream, answer)
             except NoPortError as error:
                 self.refuse(stream, Refusal.FAMILY if error.unsupported else Refusal.NO_PORT)
+        stream.forget_if_over()
+        self._touch(stream.connection)
+
+    def _unanswered(self, stream: RelayStream) -> None:
+        self.refuse(stream, Refusal.INTERNAL)
         stream.forget_if_over()
         self._touch(stream.connection)
 
@@ -281,6 +291,7 @@ class RelayDesk:
         self._release(stream)
 
     def _release(self, stream: RelayStream) -> None:
+        stream.wait_no_more()
         stream.stage = Stage.OVER
         stream.begun = b""
         session, stream.session = stream.session, None

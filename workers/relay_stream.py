@@ -1,5 +1,6 @@
 """A bidirectional stream that the stream relay looks after: how far it has come, and when it is forgotten."""
 
+from asyncio import TimerHandle
 from enum import Enum
 
 from workers.connection import Connection
@@ -23,6 +24,7 @@ class RelayStream:
         "_siblings",
         "begun",
         "connection",
+        "deadline",
         "ended",
         "is_hasty",
         "number",
@@ -44,7 +46,15 @@ class RelayStream:
         self.session: RelaySession | None = None
         self.is_hasty = False
         """The peer has sent more without waiting for the answer."""
+        self.deadline: TimerHandle | None = None
+        """Of the hub's answer."""
         self._siblings = siblings
+
+    def wait_no_more(self) -> None:
+        """Forget the deadline."""
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
 
     @property
     def waiting_siblings(self) -> int:

@@ -197,8 +197,9 @@ class RelayDesk:
                 now_s=self._clock(),
             )
         if isinstance(granted, Refusal):
-            self._count_refusal(RelayMode.STREAM, granted)
-            self._tell_slot(slot, RelayReserved(session=message.session, refusal=granted))
+            # A worker that does not hear of it refuses, and counts, by itself.
+            if self._tell_slot(slot, RelayReserved(session=message.session, refusal=granted)):
+                self._count_refusal(RelayMode.STREAM, granted)
             return
         answer = RelayReserved(
             session=message.session,

@@ -16,6 +16,7 @@ from antquic_server.protocol.seam.connection import NodeQuicConnection
 from support.in_process import Bench, run, running_worker, settings_with, until
 from support.relay_client import RelayClient, RelayRefusedError, third_party, write
 from support.relay_hub import fake_hub
+from workers import relay_desk
 from workers.relay_desk import MAX_WAITING
 from workers.relay_session import RelaySession
 
@@ -149,6 +150,31 @@ def test_hub_that_cannot_be_asked_is_an_internal_error() -> None:
     run(story())
 
 
+def test_answer_that_never_comes_is_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's queue to us was full: the peer is told after a while, and may ask again on the same connection."""
+    monkeypatch.setattr(relay_desk, "ANSWER_TIMEOUT_S", 0.2)
+
+    async def story() -> None:
+        async with running_worker(echo=False) as bench, fake_hub(bench, silent=True) as hub:
+            connection = await bench.connected()
+            for number in (1, 2):
+                with pytest.raises(RelayRefusedError) as caught:
+                    await RelayClient.open(connection)
+                assert (caught.value.response.status, caught.value.response.reason) == (500, "internal_error")
+                assert bench.counted("relay_refusals", "stream|internal_error") == number
+            await until(lambda: hub.held == [], "releases")
+            # An answer that comes too late after all.
+            hub.answer(2)
+            hub.silent = False
+            relay = await RelayClient.open(connection)
+            assert sessions(bench) == bench.counted("relay_sessions_opened", "stream") == 1
+            assert not relay.ended
+            (stream,) = bench.worker.relay_streams._desk._numbered.values()
+            assert stream.deadline is None
+
+    run(story())
+
+
 def test_questions_to_the_hub_are_bounded() -> None:
     """One connection may have so many unanswered ones; the rest are refused here."""
 
@@ -160,7 +186,7 @@ def test_questions_to_the_hub_are_bounded() -> None:
             with pytest.raises(RelayRefusedError) as caught:
                 await RelayClient.open(connection)
             assert caught.value.response.reason == "open_rate"
-            assert len(hub.reserved) == MAX_WAITING
+            await until(lambda: len(hub.reserved) == MAX_WAITING, "questions to the hub")
 
     run(story())
 

@@ -55,6 +55,15 @@ def test_refusal_names_the_limit_and_is_counted() -> None:
     }
 
 
+def test_refusal_that_gets_lost_is_not_counted() -> None:
+    """The worker, whose queue is full, refuses for want of an answer, and counts that."""
+    stage = RelayStage(max_sessions_per_peer=1)
+    stage.reserve(1)
+    stage.deaf.add(0)
+    stage.desk.heard(0, RelayReserve(session=2, peer_id=ALICE, host="192.0.2.1"))
+    assert stage.desk.refused == {}
+
+
 def test_peer_that_gives_up_before_it_is_refused_is_no_misreport() -> None:
     """Its worker releases what it has asked for and does not know the answer to."""
     stage = RelayStage(max_sessions_per_peer=1)
