@@ -254,13 +254,9 @@ class Channels:
             return Refusal.INTERNAL
         channel_id = self._office.new_id(owner)
         now_s = self._office.clock()
+        number = session_number(channel_id)
         session = self._quotas.reserve(
-            owner,
-            session_number(channel_id),
-            RelayMode.CHANNEL,
-            peer_id=message.peer_id,
-            host=message.host,
-            now_s=now_s,
+            owner, number, RelayMode.CHANNEL, peer_id=message.peer_id, host=message.host, now_s=now_s
         )
         if isinstance(session, Refusal):
             return session
