@@ -90,7 +90,8 @@ class ChannelControl:
         except RelayDecodeError:
             return "malformed"
         if isinstance(message, ChannelRequest):
-            return self._ask(connection, connection.peer_id, message, allowed=rates.requests.take(now_s))
+            allowed = bool(connection.proven_host) and rates.requests.take(now_s)
+            return self._ask(connection, connection.peer_id, message, allowed=allowed)
         if isinstance(message, ChannelAnswer):
             told = self._around.tell_hub(
                 ChannelAnswerIn(peer_id=connection.peer_id, channel_id=message.channel_id, accepted=message.accepted)
@@ -107,7 +108,7 @@ class ChannelControl:
         question = ChannelAsk(
             connection=connection.number,
             peer_id=peer_id,
-            host=connection.path.host,
+            host=connection.proven_host,
             request_id=request.request_id,
             target=request.target,
         )

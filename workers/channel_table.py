@@ -47,7 +47,7 @@ from antquic_server.protocol.relay_limits import RelayMode
 from antquic_server.protocol.relay_proof import AddressProofs
 from antquic_server.protocol.routing import owner_slot
 from antquic_server.stats.counters import CounterSet
-from workers.relay_meter import SessionMeter
+from workers.relay_meter import MIN_COST_BYTES, SessionMeter
 
 BINDS_PER_S: Final = 10.0
 BINDS_BURST: Final = 40.0
@@ -179,7 +179,7 @@ class ChannelTable:
         """Pass on a train as ``follow`` does, of ``size`` bytes that lie in several pieces of whole datagrams."""
         count = 1 if size <= segment_size else -(-size // segment_size)
         session = route.session
-        refusal = session.refuses(size, now_s)
+        refusal = session.refuses(max(size, count * MIN_COST_BYTES), now_s)
         if refusal:
             self.drop(refusal, count)
             return

@@ -96,6 +96,16 @@ class Connection:
         self._candidates: tuple[SocketAddress, ...] = ()
         self._candidate_reports: TokenBucket | None = None
 
+    @property
+    def proven_host(self) -> str:
+        """
+        The peer's address as far as it is proven: what limits by address are charged to; empty before any is.
+
+        ``path`` follows the peer at once, and so names whatever address it writes into a packet, whosever that is.
+        """
+        proven = self.quic.validated_address
+        return "" if proven is None else str(SocketAddress.from_host(proven[0], 0).normalised().host)
+
     def take_handshake_datagram(self) -> bool:
         """Count a datagram towards the handshake's budget; False once that is spent."""
         # Repeating one Initial for ever must not cost more than a look at the table.

@@ -53,17 +53,20 @@ class RelayChannels:
         """Own a channel, or say why not."""
         refusal = self._refusal(request)
         if refusal is None:
+            now_s = self._monotonic_s()
             session = self._meter.open(
                 session_number(request.channel_id),
                 rate_bytes_per_s=request.rate_bytes_per_s,
                 burst_bytes=request.burst_bytes,
+                start_bytes=request.start_bytes,
+                now_s=now_s,
             )
             channel = Channel(
                 request.channel_id,
                 initiator_key=request.initiator_key,
                 target_key=request.target_key,
                 session=session,
-                now_s=self._monotonic_s(),
+                now_s=now_s,
             )
             self._channels[request.channel_id] = channel
             self._table.add(channel)
@@ -110,7 +113,10 @@ class RelayChannels:
             return False
         self._table.remove(channel_id)
         moved_bytes = self._meter.close(channel.session, reason)
-        self._reports.tell(ChannelEnded(channel_id=channel_id, reason=reason, moved_bytes=moved_bytes))
+        owed_bytes = channel.session.rate.owed(self._monotonic_s())
+        self._reports.tell(
+            ChannelEnded(channel_id=channel_id, reason=reason, moved_bytes=moved_bytes, owed_bytes=owed_bytes)
+        )
         return True
 
 

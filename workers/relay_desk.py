@@ -52,6 +52,9 @@ from workers.relay_stream import RelayStream, Stage
 MAX_WAITING = 16
 """Questions to the hub per connection; it answers within a millisecond."""
 
+ANSWER_TIMEOUT_S = 5.0
+"""For the hub's answer, as for each step of a channel: one that was lost must not keep a peer waiting for ever."""
+
 log = get_logger(__name__)
 
 
@@ -143,18 +146,17 @@ class RelayDesk:
             self.refuse(stream, Refusal.DRAINING)
         elif connection.peer_id is None:
             self.refuse(stream, Refusal.UNAUTHENTICATED)
-        elif stream.waiting_siblings >= MAX_WAITING:
+        elif stream.waiting_siblings >= MAX_WAITING or not connection.proven_host:
             self.refuse(stream, Refusal.OPEN_RATE)
         else:
             self._last_number += 1
-            question = RelayReserve(
-                session=self._last_number, peer_id=connection.peer_id, host=_normal(connection.path.host)
-            )
+            question = RelayReserve(session=self._last_number, peer_id=connection.peer_id, host=connection.proven_host)
             if not self._around.tell_hub(question):
                 self.refuse(stream, Refusal.INTERNAL)
                 return
             stream.number = self._last_number
             stream.stage = Stage.WAITING
+            stream.deadline = self._around.loop.call_later(ANSWER_TIMEOUT_S, self._unanswered, stream)
             self._numbered[stream.number] = stream
 
     def refuse(self, stream: RelayStream, reason: Refusal, *, counted: bool = False) -> None:
@@ -189,15 +191,24 @@ class RelayDesk:
         stream = self._numbered.get(answer.session)
         if stream is None or stream.stage is not Stage.WAITING:
             return  # the peer has gone meanwhile, which the hub has been told
+        stream.wait_no_more()
         if answer.refusal:
             del self._numbered[answer.session]
             stream.number = 0
             self.refuse(stream, _refusal(answer.refusal), counted=True)
+        elif stream.is_hasty:
+            self.refuse(stream, Refusal.BAD_REQUEST)
         else:
             try:
                 self._open(stream, answer)
             except NoPortError as error:
                 self.refuse(stream, Refusal.FAMILY if error.unsupported else Refusal.NO_PORT)
+        stream.forget_if_over()
+        self._touch(stream.connection)
+
+    def _unanswered(self, stream: RelayStream) -> None:
+        self.refuse(stream, Refusal.INTERNAL)
+        stream.forget_if_over()
         self._touch(stream.connection)
 
     def _open(self, stream: RelayStream, answer: RelayReserved) -> None:
@@ -216,7 +227,9 @@ class RelayDesk:
             deliver=lambda frames: self._deliver(stream, frames),
             room_bytes=lambda: self._settings.queue_bytes - quic.stream_backlog_bytes(stream_id),
             policy=self._policy,
-            rate=TokenBucket(answer.rate_bytes_per_s, answer.burst_bytes),
+            rate=TokenBucket(
+                answer.rate_bytes_per_s, answer.burst_bytes, tokens=answer.start_bytes, since_s=time.monotonic()
+            ),
             share=self._share,
             counters=self._counters,
             advertised_host=advertised_host,
@@ -278,6 +291,7 @@ class RelayDesk:
         self._release(stream)
 
     def _release(self, stream: RelayStream) -> None:
+        stream.wait_no_more()
         stream.stage = Stage.OVER
         stream.begun = b""
         session, stream.session = stream.session, None

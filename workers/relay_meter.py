@@ -6,12 +6,17 @@ Buckets may be overdrawn: what comes is a train of up to 64 kB, and were it to w
 smaller burst could never send one.
 """
 
+from typing import Final
+
 from antquic_server.protocol.limits import TokenBucket
 from antquic_server.protocol.relay_limits import RelayMode
 from antquic_server.stats.counters import CounterSet
 
 CHANNEL_SESSION_BIT = 1 << 56
 """Set in the session numbers of channels, in none of the stream relay's."""
+
+MIN_COST_BYTES: Final = 100
+"""What a datagram counts at least towards a rate, since short ones cost the machine as much as long ones do."""
 
 
 class SessionMeter:
@@ -24,20 +29,29 @@ class SessionMeter:
 
     __slots__ = ("moved_bytes", "number", "passed_bytes", "passed_datagrams", "rate", "share")
 
-    def __init__(self, *, number: int, rate_bytes_per_s: float, burst_bytes: float, share: TokenBucket) -> None:
+    def __init__(
+        self,
+        *,
+        number: int,
+        rate_bytes_per_s: float,
+        burst_bytes: float,
+        share: TokenBucket,
+        start_bytes: float | None = None,
+        now_s: float | None = None,
+    ) -> None:
         self.number = number
-        self.rate = TokenBucket(rate_bytes_per_s, burst_bytes)
+        self.rate = TokenBucket(rate_bytes_per_s, burst_bytes, tokens=start_bytes, since_s=now_s)
         self.share = share
         self.passed_bytes = 0
         self.passed_datagrams = 0
         self.moved_bytes = 0
 
-    def refuses(self, size_bytes: int, now_s: float) -> str:
+    def refuses(self, cost_bytes: int, now_s: float) -> str:
         """Take tokens for a datagram or a train; returns which limit forbids it, for the counters, or nothing."""
-        if not self.rate.overdraw(now_s, size_bytes):
+        if not self.rate.overdraw(now_s, cost_bytes):
             return "session_rate"
-        if not self.share.overdraw(now_s, size_bytes):
-            self.rate.give_back(size_bytes)
+        if not self.share.overdraw(now_s, cost_bytes):
+            self.rate.give_back(cost_bytes)
             return "node_rate"
         return ""
 
@@ -57,10 +71,17 @@ class RelayMeter:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def open(self, number: int, *, rate_bytes_per_s: float, burst_bytes: float) -> SessionMeter:
+    def open(
+        self, number: int, *, rate_bytes_per_s: float, burst_bytes: float, start_bytes: float, now_s: float
+    ) -> SessionMeter:
         """Begin to count a session; ``number`` is its name towards the hub."""
         session = SessionMeter(
-            number=number, rate_bytes_per_s=rate_bytes_per_s, burst_bytes=burst_bytes, share=self._share
+            number=number,
+            rate_bytes_per_s=rate_bytes_per_s,
+            burst_bytes=burst_bytes,
+            share=self._share,
+            start_bytes=start_bytes,
+            now_s=now_s,
         )
         self._sessions[number] = session
         self._counters.add("relay_sessions_opened", 1, RelayMode.CHANNEL)

@@ -24,6 +24,7 @@ from antquic_server.protocol.relay_limits import RelayMode
 from antquic_server.protocol.relay_stream import FrameReader, decode_frame_untrusted, frame_header
 from antquic_server.protocol.relay_targets import TargetPolicy, TargetVerdict
 from antquic_server.stats.counters import CounterSet
+from workers.relay_meter import MIN_COST_BYTES
 from workers.relay_ports import RelayPort
 
 RECEIVE_BURST_DATAGRAMS: Final = 64
@@ -34,9 +35,6 @@ MAX_ROUTES: Final = 256
 
 MAX_TRAIN_PAYLOAD_BYTES: Final = 1452
 """Longer datagrams go out one by one: a train of what has to be fragmented is refused by the kernel."""
-
-MIN_COST_BYTES: Final = 100
-"""What a datagram counts at least towards a rate, since short ones cost the machine as much as long ones do."""
 
 NEW_TARGETS_PER_S: Final = 50.0
 NEW_TARGETS_BURST: Final = 256.0

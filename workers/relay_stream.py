@@ -1,5 +1,6 @@
 """A bidirectional stream that the stream relay looks after: how far it has come, and when it is forgotten."""
 
+from asyncio import TimerHandle
 from enum import Enum
 
 from workers.connection import Connection
@@ -19,7 +20,18 @@ class Stage(Enum):
 class RelayStream:
     """One bidirectional stream that is, or may yet become, a session; ``siblings`` is the table it stands in."""
 
-    __slots__ = ("_siblings", "begun", "connection", "ended", "number", "session", "stage", "stream_id")
+    __slots__ = (
+        "_siblings",
+        "begun",
+        "connection",
+        "deadline",
+        "ended",
+        "is_hasty",
+        "number",
+        "session",
+        "stage",
+        "stream_id",
+    )
 
     def __init__(self, connection: Connection, stream_id: int, siblings: "dict[int, RelayStream | None]") -> None:
         self.connection = connection
@@ -32,7 +44,17 @@ class RelayStream:
         self.number = 0
         """Towards the hub; 0 while the hub does not know of it."""
         self.session: RelaySession | None = None
+        self.is_hasty = False
+        """The peer has sent more without waiting for the answer."""
+        self.deadline: TimerHandle | None = None
+        """Of the hub's answer."""
         self._siblings = siblings
+
+    def wait_no_more(self) -> None:
+        """Forget the deadline."""
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
 
     @property
     def waiting_siblings(self) -> int:

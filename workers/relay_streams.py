@@ -92,7 +92,7 @@ class RelayStreams:
             self._collect_untrusted(stream, event)
         elif stream.stage is Stage.WAITING:
             # Who does not wait for the answer has not understood the question; nothing of it is kept.
-            self._desk.refuse(stream, Refusal.BAD_REQUEST)
+            stream.is_hasty = True
         stream.forget_if_over()
 
     def _collect_untrusted(self, stream: RelayStream, event: StreamDataReceived) -> None:

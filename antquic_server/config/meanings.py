@@ -78,14 +78,20 @@ MEANINGS: Final[dict[str, str]] = {
         "open as many in 10 s, and twice as many at once."
     ),
     "relay.max_sessions_per_prefix": (
-        "Sessions of all peers of one IPv4 address or one IPv6 /48. They may open as many in 10 s, and twice as many "
-        "at once."
+        "Sessions of all peers of one IPv4 address or one IPv6 /48, the last that each has proven to receive at. "
+        "They may open as many in 10 s, and twice as many at once."
     ),
-    "relay.bandwidth_bytes_per_s": "Bandwidth of the whole node, shared among the workers by what they need.",
+    "relay.bandwidth_bytes_per_s": (
+        "Bandwidth of the whole node, shared among the workers by what they need. A datagram counts at least 100 bytes."
+    ),
     "relay.bandwidth_per_peer_bytes_per_s": (
-        "Bandwidth of one peer, shared evenly among its sessions; at most `bandwidth_bytes_per_s`."
+        "Bandwidth of one peer, shared evenly among its sessions; at most `bandwidth_bytes_per_s`. A datagram "
+        "counts at least 100 bytes."
     ),
-    "relay.burst_s": "What may pass at once after a silence, in seconds at the full rate.",
+    "relay.burst_s": (
+        "What may pass at once after a silence, in seconds at the full rate. A peer has this once: a new session "
+        "begins with half of what is left of it, and it comes back with a tenth of the peer's bandwidth."
+    ),
     "relay.max_bytes": (
         "Bytes of the whole node in each quota period; 0: no limit. All sessions end when they are used up."
     ),

@@ -12,7 +12,7 @@ class RelayReserve:
     """
     A peer of this worker asks for a relay session; ``session`` is unique within the worker.
 
-    ``host`` is the peer's numeric address, which its prefix follows from.
+    ``host`` is the peer's numeric address, which its prefix follows from: one that it has proven to be its own.
     """
 
     session: int
@@ -27,13 +27,14 @@ class RelayReserved:
 
     ``refusal`` is a ``protocol.relay_limits.Refusal`` or empty; the hub has counted it in ``relay_refusals``, a worker
     counts what it refuses by itself. Rates are bytes per second of both directions together, ``burst_bytes`` what may
-    pass at once.
+    pass at once after a silence, ``start_bytes`` what may at the very beginning; less than nothing is a debt.
     """
 
     session: int
     refusal: str
     rate_bytes_per_s: float = 0.0
     burst_bytes: float = 0.0
+    start_bytes: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +93,7 @@ class RelayShare:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelAsk:
     """
-    The peer of ``connection`` asks for a channel to ``target``; ``host`` is its numeric address.
+    The peer of ``connection`` asks for a channel to ``target``; ``host`` is its numeric address, which it has proven.
 
     Answered with :class:`ChannelOpenedOut` or :class:`ChannelRefusedOut`, which repeat ``connection``, ``request_id``
     and ``target``.
@@ -110,7 +111,7 @@ class ChannelCreate:
     """
     Own this channel: ``initiator_key`` and ``target_key`` prove its legs (``protocol.relay_channel``).
 
-    Rates are bytes per second of both directions together. For :class:`RelayUsage`, :class:`RelayRate` and
+    Rates are as in :class:`RelayReserved`. For :class:`RelayUsage`, :class:`RelayRate` and
     :class:`RelayRevoked` the number of a channel's session is its ``channel_id``, read as a big-endian integer with bit
     56 set, which no stream session's number has.
     """
@@ -120,6 +121,7 @@ class ChannelCreate:
     target_key: bytes
     rate_bytes_per_s: float
     burst_bytes: float
+    start_bytes: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,11 +188,17 @@ class ChannelHangUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelEnded:
-    """The owner has ended a channel by itself: nobody used it; ``moved_bytes`` since last reported."""
+    """
+    The owner has ended a channel by itself: nobody used it; ``moved_bytes`` since last reported.
+
+    ``owed_bytes`` have passed before it was their time: the last train of a channel may be longer than what it might
+    still send.
+    """
 
     channel_id: bytes
     reason: str
     moved_bytes: int
+    owed_bytes: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

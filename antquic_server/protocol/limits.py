@@ -17,16 +17,22 @@ _IPV6_PREFIX_LENGTHS_BYTES = (8, 7, 6)
 
 
 class TokenBucket:
-    """One limit, starting full."""
+    """
+    One limit, starting full with what happens first.
+
+    Or with ``tokens`` at ``since_s``; fewer than none are a debt, which has to be paid before anything happens.
+    """
 
     __slots__ = ("_burst", "_rate_per_s", "_tokens", "_updated_s")
 
-    def __init__(self, rate_per_s: float, burst: float) -> None:
+    def __init__(
+        self, rate_per_s: float, burst: float, *, tokens: float | None = None, since_s: float | None = None
+    ) -> None:
         _require_sound(rate_per_s, burst)
         self._rate_per_s = rate_per_s
         self._burst = burst
-        self._tokens = burst
-        self._updated_s: float | None = None
+        self._tokens = burst if tokens is None else min(burst, tokens)
+        self._updated_s = since_s
 
     def take(self, now_s: float, amount: float = 1.0) -> bool:
         """Take ``amount`` tokens, or none and return ``False`` when there are fewer."""
@@ -53,6 +59,11 @@ class TokenBucket:
     def give_back(self, amount: float) -> None:
         """Return tokens taken for something that did not happen after all."""
         self._tokens = min(self._burst, self._tokens + amount)
+
+    def owed(self, now_s: float) -> float:
+        """Return how many tokens were overdrawn and are not paid yet."""
+        self._refill(now_s)
+        return max(0.0, -self._tokens)
 
     def change(self, rate_per_s: float, burst: float, now_s: float) -> None:
         """Apply another limit from now on; nothing is won by it: tokens are what they were, or the new ``burst``."""
@@ -96,15 +107,23 @@ class KeyedBuckets:
 
     def take(self, key: bytes, now_s: float) -> bool:
         """Take one token of the key's bucket, or return ``False`` when there is none."""
+        taken = self.tokens(key, now_s) >= 1.0
+        if taken:
+            self.spend(key, 1.0)
+        return taken
+
+    def tokens(self, key: bytes, now_s: float) -> float:
+        """Return what is in the key's bucket; less than nothing if more was spent."""
         index = hash(key) % self._capacity
-        tokens = self._tokens[index]
         elapsed_s = now_s - self._updated_s[index]
         if elapsed_s > 0:
-            tokens = min(self._burst, tokens + elapsed_s * self._rate_per_s)
+            self._tokens[index] = min(self._burst, self._tokens[index] + elapsed_s * self._rate_per_s)
             self._updated_s[index] = now_s
-        taken = tokens >= 1.0
-        self._tokens[index] = tokens - 1.0 if taken else tokens
-        return taken
+        return self._tokens[index]
+
+    def spend(self, key: bytes, amount: float) -> None:
+        """Take so much of the key's bucket, whether it is there or not."""
+        self._tokens[hash(key) % self._capacity] -= amount
 
 
 def address_prefixes(address: SocketAddress) -> list[bytes]:

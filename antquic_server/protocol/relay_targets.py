@@ -7,13 +7,17 @@ service of its cloud. So what is not public is refused, unless the operator allo
 ======================================================================  =======
 ``relay.denied_targets``                                                refused
 the node's own listen and admin ports, on an address of its own         refused
-an address of its own and a port of ``relay.port_range``: a peer that   allowed
-has a relay session here as well
+an address at which it has sessions and a port of                       allowed
+``relay.port_range``: another peer may be there
 ``relay.allowed_targets``                                               allowed
 the node's own addresses                                                refused
 networks that are private, local, reserved or of many hosts             refused
 everything else                                                         allowed
 ======================================================================  =======
+
+Sessions are at ``relay.public_address``, at the addresses that the node is told to listen at, and where it listens at
+all of them, at those of its own that are public. Its loopback and private addresses are not among those unless they are
+named: what listens there counts on being out of reach.
 
 An IPv6 address that stands for an IPv4 one (mapped, NAT64, 6to4) has to pass as that one too.
 """
@@ -40,16 +44,23 @@ _SPECIAL: Final = tuple(
         "10.0.0.0/8",
         "100.64.0.0/10",
         "127.0.0.0/8",
+        # Azure's own: public by number, answered by the host below every guest.
+        "168.63.129.16/32",
         "169.254.0.0/16",
         "172.16.0.0/12",
         "192.0.0.0/24",
         "192.168.0.0/16",
         "224.0.0.0/4",
         "240.0.0.0/4",
-        # Unspecified, loopback, unique local, link-local, site-local (RFC 3879), multicast, NAT64 of a local prefix
-        # (RFC 8215).
-        "::/128",
-        "::1/128",
+        # IPv4-compatible (RFC 4291) with unspecified and loopback, and IPv4-translated (RFC 2765): IPv4 addresses in
+        # forms of which only old stacks know where they lead. Discard-only (RFC 6666), Teredo (RFC 4380), which goes to
+        # the IPv4 address of a server and a client, segment routing (RFC 9602).
+        "::/96",
+        "::ffff:0:0:0/96",
+        "100::/64",
+        "2001::/32",
+        "5f00::/16",
+        # Unique local, link-local, site-local (RFC 3879), multicast, NAT64 of a local prefix (RFC 8215).
         "fc00::/7",
         "fe80::/10",
         "fec0::/10",
@@ -79,13 +90,14 @@ class TargetRules:
     What the operator says about targets; networks are text in prefix notation.
 
     ``own_ports`` are the UDP and TCP ports that the node itself listens on, ``session_ports`` first and last of
-    ``relay.port_range``.
+    ``relay.port_range``, ``session_hosts`` the addresses that are named as those of sessions.
     """
 
     allowed: Sequence[str]
     denied: Sequence[str]
     own_ports: frozenset[int]
     session_ports: tuple[int, int]
+    session_hosts: frozenset[_Host] = frozenset()
 
 
 class TargetPolicy:
@@ -135,13 +147,16 @@ class TargetPolicy:
             if port in self._rules.own_ports:
                 return TargetVerdict.OWN
             first, last = self._rules.session_ports
-            if first <= port <= last:
+            if first <= port <= last and self._has_sessions(host):
                 return TargetVerdict.ALLOWED
         if _is_in(host, self._allowed):
             return TargetVerdict.ALLOWED
         if is_own:
             return TargetVerdict.OWN
         return TargetVerdict.SPECIAL if _is_in(host, _SPECIAL) else TargetVerdict.ALLOWED
+
+    def _has_sessions(self, own: _Host) -> bool:
+        return own in self._rules.session_hosts or not _is_in(own, _SPECIAL)
 
 
 def _is_in(host: _Host, networks: Sequence[_Network]) -> bool:

@@ -204,6 +204,7 @@ class Channels:
         if channel is None:
             return
         self._office.charge(channel.session, message.moved_bytes)
+        self._quotas.owe(channel.session, message.owed_bytes)
         self._drop(channel, _end_of(message.reason))
 
     # What happens to the node.
@@ -253,13 +254,9 @@ class Channels:
             return Refusal.INTERNAL
         channel_id = self._office.new_id(owner)
         now_s = self._office.clock()
+        number = session_number(channel_id)
         session = self._quotas.reserve(
-            owner,
-            session_number(channel_id),
-            RelayMode.CHANNEL,
-            peer_id=message.peer_id,
-            host=message.host,
-            now_s=now_s,
+            owner, number, RelayMode.CHANNEL, peer_id=message.peer_id, host=message.host, now_s=now_s
         )
         if isinstance(session, Refusal):
             return session
@@ -300,6 +297,7 @@ class Channels:
             target_key=channel.target_key,
             rate_bytes_per_s=channel.session.allowance.rate_bytes_per_s,
             burst_bytes=channel.session.allowance.burst_bytes,
+            start_bytes=channel.session.start_bytes,
         )
         return self._office.tell_slot(channel.owner, create)
 

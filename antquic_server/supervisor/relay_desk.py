@@ -136,6 +136,7 @@ class RelayDesk:
                 self._released(slot, message)
             case ChannelAsk():
                 self.channels.ask(slot, message)
+                self._settle_rates()
             case ChannelCreated():
                 self.channels.created(slot, message)
             case ChannelAnswerIn():
@@ -196,21 +197,28 @@ class RelayDesk:
                 now_s=self._clock(),
             )
         if isinstance(granted, Refusal):
-            self._count_refusal(RelayMode.STREAM, granted)
-            self._tell_slot(slot, RelayReserved(session=message.session, refusal=granted))
+            # A worker that does not hear of it refuses, and counts, by itself.
+            if self._tell_slot(slot, RelayReserved(session=message.session, refusal=granted)):
+                self._count_refusal(RelayMode.STREAM, granted)
             return
         answer = RelayReserved(
             session=message.session,
             refusal="",
             rate_bytes_per_s=granted.allowance.rate_bytes_per_s,
             burst_bytes=granted.allowance.burst_bytes,
+            start_bytes=granted.start_bytes,
         )
+        # First the others of its peer slow down: who opens and closes would else have both their parts and a new one.
+        self._settle_rates()
         if not self._tell_slot(slot, answer):
             # The worker never hears of it, and so will never release it.
             self.quotas.release(granted)
 
     def _released(self, slot: int, message: RelayReleased) -> None:
         session = self.quotas.find(slot, message.session)
+        if session is None and not message.moved_bytes:
+            # It was refused here while its peer gave up there.
+            return
         if session is None or session.mode is not RelayMode.STREAM:
             self.misreported += 1
             return
@@ -253,6 +261,9 @@ class RelayDesk:
     def _settle_sessions(self) -> None:
         """End what has to end, and divide the bandwidth of peers whose sessions have changed."""
         self._end_doomed()
+        self._settle_rates()
+
+    def _settle_rates(self) -> None:
         for session, allowance in self.quotas.unsettled():
             rate = RelayRate(
                 session=session.number,

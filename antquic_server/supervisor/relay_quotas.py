@@ -18,7 +18,8 @@ prefix_sessions     its prefix has ``relay.max_sessions_per_prefix``
 =================== ===========================================================================
 
 Sessions that a changed limit, or a used up quota, no longer allows become *doomed*, the newest first: whoever asks for
-them tells their workers. All sessions of a peer share its bandwidth evenly.
+them tells their workers. All sessions of a peer share its bandwidth evenly, and what they may send at the beginning
+(``relay_starts``).
 """
 
 from collections.abc import Iterable
@@ -32,6 +33,7 @@ from antquic_server.protocol.limits import KeyedBuckets, address_prefixes
 from antquic_server.protocol.relay_limits import Refusal, RelayMode
 from antquic_server.supervisor.byte_quotas import ByteQuotas
 from antquic_server.supervisor.directory import PEER_ID_BYTES
+from antquic_server.supervisor.relay_starts import RelayStarts
 
 __all__ = ["Allowance", "RelayQuotas", "RelaySession"]
 
@@ -65,7 +67,8 @@ class RelaySession:
     """
     One session: ``number`` is unique within the worker of ``slot``.
 
-    ``allowance`` is what its worker was told last, ``address`` where a stream session is reached.
+    ``allowance`` is what its worker was told last, ``start_bytes`` what it began with (``relay_starts``), ``address``
+    where a stream session is reached.
     """
 
     slot: int
@@ -74,6 +77,7 @@ class RelaySession:
     peer_id: bytes
     prefix: bytes
     allowance: Allowance
+    start_bytes: float = 0.0
     address: SocketAddress | None = None
     is_ending: bool = False
 
@@ -93,6 +97,7 @@ class RelayQuotas:
         self._unsettled: set[bytes] = set()
         self._peer_opens = _opens(settings.max_sessions_per_peer)
         self._prefix_opens = _opens(settings.max_sessions_per_prefix)
+        self._starts = _starts(settings)
         self._allowed, self._denied = _peer_lists(settings)
 
     # What there is.
@@ -139,13 +144,15 @@ class RelayQuotas:
         if refusal is not None:
             return refusal
         held = self._by_peer.setdefault(peer_id, [])
+        allowance = self._allowance(len(held) + 1)
         session = RelaySession(
             slot=slot,
             number=number,
             mode=mode,
             peer_id=peer_id,
             prefix=prefix,
-            allowance=self._allowance(len(held) + 1),
+            allowance=allowance,
+            start_bytes=self._starts.take(peer_id, allowance.burst_bytes, now_s),
         )
         held.append(session)
         self._sessions[slot, number] = session
@@ -191,6 +198,10 @@ class RelayQuotas:
             self._doom(self._by_peer.get(session.peer_id, ()), Refusal.PEER_BYTES)
         return moved_bytes
 
+    def owe(self, session: RelaySession, owed_bytes: float) -> None:
+        """Note what a session that is about to be released has sent before it was time; the next ones wait for it."""
+        self._starts.owe(session.peer_id, owed_bytes, session.start_bytes)
+
     def _who_is_out(self, peer_id: bytes, now_s: float) -> tuple[bool, bool]:
         node_is_out = self.bytes.is_node_out(self.settings.max_bytes, now_s)
         return node_is_out, self.bytes.is_peer_out(peer_id, self.settings.max_bytes_per_peer, now_s)
@@ -231,6 +242,8 @@ class RelayQuotas:
             self._peer_opens = _opens(settings.max_sessions_per_peer)
         if settings.max_sessions_per_prefix != before.max_sessions_per_prefix:
             self._prefix_opens = _opens(settings.max_sessions_per_prefix)
+        if _bandwidth(settings) != _bandwidth(before):
+            self._starts = _starts(settings)
         self._allowed, self._denied = _peer_lists(settings)
         self._unsettled.update(self._by_peer)
         self._doom_what_is_no_longer_allowed(now_s)
@@ -308,6 +321,15 @@ def _opens(sessions: int) -> KeyedBuckets:
     rate_per_s = max(LEAST_OPENS_PER_S, sessions / TURNOVER_S)
     burst = max(LEAST_OPENS_AT_ONCE, sessions * TURNOVERS_AT_ONCE)
     return KeyedBuckets(rate_per_s, burst, RATE_TABLE_ENTRIES)
+
+
+def _bandwidth(settings: RelaySettings) -> tuple[float, float]:
+    rate = settings.bandwidth_per_peer_bytes_per_s
+    return rate, rate * settings.burst_s
+
+
+def _starts(settings: RelaySettings) -> RelayStarts:
+    return RelayStarts(*_bandwidth(settings), RATE_TABLE_ENTRIES)
 
 
 def _peer_lists(settings: RelaySettings) -> tuple[frozenset[bytes], frozenset[bytes]]:

@@ -141,6 +141,7 @@ class _Peer:
     is_closing = False
     remote_extensions = ExtensionParameters(relay_channels=True)
     candidates: tuple[SocketAddress, ...] = ()
+    validated_address = PATH
 
     def send_message(self, data: bytes) -> bool:
         """Answers go nowhere."""

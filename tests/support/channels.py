@@ -38,6 +38,7 @@ def create_message(channel_id: bytes, *, rate: float = 1e9, burst: float = 1e9) 
         target_key=TARGET_KEY,
         rate_bytes_per_s=rate,
         burst_bytes=burst,
+        start_bytes=burst,
     )
 
 

@@ -62,6 +62,7 @@ class FakeHub:
                 refusal=self.refusal,
                 rate_bytes_per_s=self.rate_bytes_per_s,
                 burst_bytes=self.rate_bytes_per_s,
+                start_bytes=self.rate_bytes_per_s,
             )
         )
 

@@ -115,7 +115,7 @@ class RelayStage:
         """Have a worker ask for a stream session; returns the answer."""
         self.told()
         self.desk.heard(slot, RelayReserve(session=session, peer_id=peer_id, host=host))
-        return self.told_one(RelayReserved, slot=slot)
+        return self._pick(RelayReserved)[1]
 
     def ask(self, request_id: int = 7, **facts: Any) -> None:
         """Have Alice's worker ask for a channel to Bob."""
@@ -126,13 +126,18 @@ class RelayStage:
     def create(self, **facts: Any) -> tuple[int, ChannelCreate]:
         """Ask; returns the owner and what it was told to create."""
         self.ask(**facts)
-        ((owner, message),) = self.told()
-        assert isinstance(message, ChannelCreate), message
-        return owner, message
+        return self._pick(ChannelCreate)
+
+    def _pick(self, kind: type[Kind]) -> tuple[int, Kind]:
+        """Return the one message of a kind, and leave what other sessions of the peer were told of their rates."""
+        ((slot, message),) = [(slot, item) for slot, item in self._told if isinstance(item, kind)]
+        self._told.remove((slot, message))
+        return slot, message
 
     def offer(self, **facts: Any) -> tuple[int, ChannelOfferOut]:
         """Ask and create; returns the owner and what the target is offered."""
         owner, create = self.create(**facts)
+        self.told()
         self.desk.heard(owner, ChannelCreated(channel_id=create.channel_id, refusal=""))
         return owner, self.told_one(ChannelOfferOut)
 

@@ -65,6 +65,7 @@ class FakeQuic:
 
     def __init__(self) -> None:
         self.is_closing = False
+        self.validated_address: PathAddress | None = PATH
         self.remote_extensions: ExtensionParameters | None = DECLARED
         self.takes_messages = True
         self.sent: list[bytes] = []
@@ -152,6 +153,20 @@ def test_hub_is_told_what_a_peer_says(bench: Bench, message: ChannelMessage, tol
     assert bench.told == [told]
     assert bench.quic.sent == []
     assert bench.counted() == {outcome: 1}
+
+
+def test_proven_address_is_the_one_that_is_charged(bench: Bench) -> None:
+    """Not the source of the latest packet, which anybody can write; and nothing is asked for before one is proven."""
+    bench.connection.path = PATH._replace(host="198.51.100.66")
+    bench.give(REQUEST)
+    assert bench.told == [ASK]
+    bench.quic.validated_address = PATH._replace(host="::ffff:192.0.2.7")
+    bench.give(REQUEST)
+    assert bench.told == [ASK, ASK]
+    bench.quic.validated_address = None
+    bench.give(REQUEST)
+    assert len(bench.told) == 2
+    assert bench.answers() == [ChannelRefused(request_id=7, target=OTHER, reason=Refusal.OPEN_RATE)]
 
 
 @pytest.mark.parametrize(("message", "expected"), FROM_HUB)

@@ -30,7 +30,7 @@ from antquic_server.stats.counters import CounterSet
 from support.channels import INITIATOR_KEY, TARGET_KEY, FakeUdp, bind_at, made_up_id
 from support.require import require
 from workers.channel_table import BINDS_BURST, Channel, ChannelTable, header_number, source_of
-from workers.relay_meter import SessionMeter
+from workers.relay_meter import MIN_COST_BYTES, SessionMeter
 
 ID = made_up_id(1)
 OTHER_ID = made_up_id(2)
@@ -466,6 +466,19 @@ def test_what_only_nodes_send_is_answered_by_nothing(bench: Bench, kind: int, kn
     bench.give(bytes([kind]) + ID + bytes(24), A)
     assert bench.udp.answers == []
     assert bench.drops() == {"unexpected_kind": 1}
+
+
+def test_short_datagrams_count_as_longer_ones(bench: Bench) -> None:
+    """Singly and in trains: a limit in bytes would else let a peer have the machine work for a hundred others."""
+    channel = bench.bound()
+    channel.session.rate = TokenBucket(0.0, 50.0 * MIN_COST_BYTES)
+    for _ in range(20):
+        bench.train(A, datagram(b""))
+    bench.train(A, *[datagram(b"")] * 30)
+    assert channel.session.passed_datagrams == 50
+    assert channel.session.passed_bytes == 50 * len(datagram(b""))
+    bench.train(A, datagram(b""))
+    assert bench.drops() == {"session_rate": 1}
 
 
 def test_guessed_ids_are_answered_at_a_bounded_rate() -> None:

@@ -113,6 +113,20 @@ def test_channel_from_creation_to_the_hubs_end(bench: Bench) -> None:
     assert bench.counters.values["bytes_sent"] == 711
 
 
+def test_channel_begins_with_what_the_hub_says_and_ends_with_what_it_owes(bench: Bench) -> None:
+    """Time counts from its creation; a train longer than what is left is paid by the peer's next sessions."""
+    bench.create(replace(create_message(ID, rate=1000, burst=500), start_bytes=-100.0))
+    (channel,) = bench.table
+    assert channel.session.refuses(1, bench.now_s + 0.05) == "session_rate"
+    bench.now_s += 0.2
+    assert channel.session.refuses(2000, bench.now_s) == ""
+    bench.now_s += 0.5
+    bench.channels.destroy(ChannelDestroy(channel_id=ID, reason="closed"))
+    (ended,) = bench.told
+    assert isinstance(ended, ChannelEnded)
+    assert ended.owed_bytes == pytest.approx(1400)
+
+
 def test_session_number_is_told_apart_from_those_of_streams() -> None:
     """And leads back to the channel."""
     number = session_number(b"\xff" * 7)

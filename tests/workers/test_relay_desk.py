@@ -12,9 +12,11 @@ from antquic_server.ipc.messages import LimitsChanged
 from antquic_server.ipc.relay_messages import RelayAddress, RelayRate, RelayReserved, RelayRevoked, RelayShare
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.relay_stream import BIND_REQUEST
+from antquic_server.protocol.seam.connection import NodeQuicConnection
 from support.in_process import Bench, run, running_worker, settings_with, until
 from support.relay_client import RelayClient, RelayRefusedError, third_party, write
 from support.relay_hub import fake_hub
+from workers import relay_desk
 from workers.relay_desk import MAX_WAITING
 from workers.relay_session import RelaySession
 
@@ -148,6 +150,31 @@ def test_hub_that_cannot_be_asked_is_an_internal_error() -> None:
     run(story())
 
 
+def test_answer_that_never_comes_is_an_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's queue to us was full: the peer is told after a while, and may ask again on the same connection."""
+    monkeypatch.setattr(relay_desk, "ANSWER_TIMEOUT_S", 0.2)
+
+    async def story() -> None:
+        async with running_worker(echo=False) as bench, fake_hub(bench, silent=True) as hub:
+            connection = await bench.connected()
+            for number in (1, 2):
+                with pytest.raises(RelayRefusedError) as caught:
+                    await RelayClient.open(connection)
+                assert (caught.value.response.status, caught.value.response.reason) == (500, "internal_error")
+                assert bench.counted("relay_refusals", "stream|internal_error") == number
+            await until(lambda: hub.held == [], "releases")
+            # An answer that comes too late after all.
+            hub.answer(2)
+            hub.silent = False
+            relay = await RelayClient.open(connection)
+            assert sessions(bench) == bench.counted("relay_sessions_opened", "stream") == 1
+            assert not relay.ended
+            (stream,) = bench.worker.relay_streams._desk._numbered.values()
+            assert stream.deadline is None
+
+    run(story())
+
+
 def test_questions_to_the_hub_are_bounded() -> None:
     """One connection may have so many unanswered ones; the rest are refused here."""
 
@@ -159,7 +186,37 @@ def test_questions_to_the_hub_are_bounded() -> None:
             with pytest.raises(RelayRefusedError) as caught:
                 await RelayClient.open(connection)
             assert caught.value.response.reason == "open_rate"
-            assert len(hub.reserved) == MAX_WAITING
+            await until(lambda: len(hub.reserved) == MAX_WAITING, "questions to the hub")
+
+    run(story())
+
+
+def test_proven_address_is_the_one_that_is_charged() -> None:
+    """A request whose source is forged fills its sender's prefix, not that of whoever has the address."""
+
+    async def story() -> None:
+        async with running_worker(echo=False) as bench, fake_hub(bench) as hub:
+            connection = await bench.connected()
+            (server,) = bench.endpoint.connections.values()
+            # As a packet with this source does, until it turns out that nobody answers there.
+            server.path = server.path._replace(host="127.0.0.66")
+            await RelayClient.open(connection)
+            assert [item.host for item in hub.reserved] == ["127.0.0.1"]
+
+    run(story())
+
+
+def test_nothing_is_reserved_before_an_address_is_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peer may ask again."""
+
+    async def story() -> None:
+        async with running_worker(echo=False) as bench, fake_hub(bench) as hub:
+            connection = await bench.connected()
+            monkeypatch.setattr(NodeQuicConnection, "validated_address", None)
+            with pytest.raises(RelayRefusedError) as caught:
+                await RelayClient.open(connection)
+            assert caught.value.response.reason == "open_rate"
+            assert hub.reserved == []
 
     run(story())
 
@@ -321,6 +378,23 @@ def test_rates_follow_the_hub() -> None:
             await until(lambda: bench.counted("relay_drops", "stream|rate") == 2, "drop")
             relay.send(party.address, bytes(300))
             await party.receive(2)
+
+    run(story())
+
+
+def test_session_begins_with_what_the_hub_says() -> None:
+    """Not with a whole burst, which whoever opens one after another would get each time."""
+
+    async def story() -> None:
+        async with running_worker(with_loopback(), echo=False) as bench, fake_hub(bench) as hub, third_party() as party:
+            hub.silent = True
+            opening = asyncio.create_task(RelayClient.open(await bench.connected()))
+            await until(lambda: hub.reserved, "question to the hub")
+            hub.say(RelayReserved(session=1, refusal="", rate_bytes_per_s=1e-3, burst_bytes=1000.0, start_bytes=200.0))
+            relay = await opening
+            relay.send(party.address, bytes(150), bytes(150))
+            await party.receive()
+            await until(lambda: bench.counted("relay_drops", "stream|rate") == 1, "drop")
 
     run(story())
 

@@ -17,7 +17,7 @@ class Bench:
 
     def open(self, number: int, rate: float = 1000.0, burst: float = 100.0) -> SessionMeter:
         """Open a session."""
-        return self.meter.open(number, rate_bytes_per_s=rate, burst_bytes=burst)
+        return self.meter.open(number, rate_bytes_per_s=rate, burst_bytes=burst, start_bytes=burst, now_s=0.0)
 
     def counted(self, key: str) -> float:
         """Read a counter by its key."""

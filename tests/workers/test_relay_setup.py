@@ -9,10 +9,10 @@ from support.in_process import run, running_worker, settings_with
 from workers.relay_setup import relay_share, target_policy
 
 
-def judge(text: str, **relay: Any) -> TargetVerdict:
+def judge(text: str, listen: str = "0.0.0.0", **relay: Any) -> TargetVerdict:
     """Judge a target by the rules of a node on port 4433."""
     settings = settings_with(relay=relay, admin={"listen": "127.0.0.1:50001"})
-    return target_policy(settings, [4433]).judge(SocketAddress.parse(text))
+    return target_policy(settings, [(listen, 4433)]).judge(SocketAddress.parse(text))
 
 
 def test_share_of_a_worker_is_its_part_of_the_node() -> None:
@@ -27,15 +27,25 @@ def test_share_of_a_worker_is_its_part_of_the_node() -> None:
 
 def test_rules_come_from_the_settings() -> None:
     """Listen and admin port are the node's own; its public address is one of its own."""
-    assert judge("127.0.0.1:50001") is TargetVerdict.OWN
-    assert judge("127.0.0.1:50002") is TargetVerdict.ALLOWED
-    assert judge("127.0.0.1:50002", port_range=(60_000, 61_000)) is TargetVerdict.OWN
+    assert judge("127.0.0.1:50001", listen="127.0.0.1") is TargetVerdict.OWN
+    assert judge("127.0.0.1:50002", listen="127.0.0.1") is TargetVerdict.ALLOWED
+    assert judge("127.0.0.1:50002", listen="127.0.0.1", port_range=(60_000, 61_000)) is TargetVerdict.OWN
     assert judge("203.0.113.7:4433") is TargetVerdict.ALLOWED
     assert judge("203.0.113.7:4433", public_address="203.0.113.7") is TargetVerdict.OWN
     assert judge("203.0.113.7:50002", public_address="203.0.113.7") is TargetVerdict.ALLOWED
     assert judge("203.0.113.7:4433", denied_targets=("203.0.113.0/24",)) is TargetVerdict.DENIED
     assert judge("10.0.0.1:4433") is TargetVerdict.SPECIAL
     assert judge("10.0.0.1:4433", allowed_targets=("10.0.0.0/8",)) is TargetVerdict.ALLOWED
+
+
+def test_loopback_has_sessions_only_where_the_node_listens_there() -> None:
+    """A node that listens at all addresses, or at another one, sends nothing to what listens on its loopback."""
+    for listen in ("0.0.0.0", "::", "198.18.0.1", "127.0.0.2"):
+        assert judge("127.0.0.1:55555", listen=listen) is TargetVerdict.OWN
+        assert judge("[::1]:55555", listen=listen) is TargetVerdict.OWN
+    assert judge("[::1]:55555", listen="::1") is TargetVerdict.ALLOWED
+    assert judge("127.0.0.1:55555", listen="::ffff:127.0.0.1") is TargetVerdict.ALLOWED
+    assert judge("127.0.0.1:55555", allowed_targets=("127.0.0.0/8",)) is TargetVerdict.ALLOWED
 
 
 def test_address_that_a_peer_has_reached() -> None:

@@ -166,20 +166,34 @@ def test_request_is_bounded() -> None:
     run(story())
 
 
-def test_who_talks_before_the_answer_is_refused() -> None:
-    """Nothing is kept for a session that may never be; what the hub says later is ignored."""
+@pytest.mark.parametrize(
+    ("refusal", "reason", "released", "counted"),
+    [("", "bad_request", [1], 1), ("peer_sessions", "peer_sessions", [], 0)],
+)
+@pytest.mark.parametrize("end", [False, True])
+def test_who_talks_before_the_answer_is_refused(
+    refusal: str, reason: str, released: list[int], counted: int, end: bool
+) -> None:
+    """Once there is one: a refusal is counted once, and nothing released that was not given; no data is kept."""
 
     async def story() -> None:
-        async with running_worker(echo=False) as bench, fake_hub(bench, silent=True) as hub:
+        async with running_worker(echo=False) as bench, fake_hub(bench, refusal=refusal, silent=True) as hub:
             connection = await bench.connected()
             stream_id = connection.quic.get_next_available_stream_id()
             write(connection, stream_id, BIND_REQUEST)
             await until(lambda: hub.reserved, "question to the hub")
-            write(connection, stream_id, b"too early")
-            assert (await read_response(connection, stream_id)).reason == "bad_request"
-            await until(lambda: hub.held == [], "release")
+            write(connection, stream_id, b"too early", end=end)
+            await until(lambda: streams_of(bench)[stream_id].is_hasty, "what comes too early")
             hub.answer(1)
+            assert (await read_response(connection, stream_id)).reason == reason
+            if released:
+                await until(lambda: hub.released, "release")
+            assert [item.session for item in hub.released] == released
+            assert bench.counted("relay_refusals") == counted
             assert bench.counted("relay_sessions_opened") == 0
+            assert bench.worker.relay_streams._desk._numbered == {}
+            if end:
+                await until(lambda: streams_of(bench) == {}, "forgotten stream")
 
     run(story())
 

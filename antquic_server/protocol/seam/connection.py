@@ -188,6 +188,11 @@ class NodeQuicConnection(TracedConnection):
         return bool(self._network_paths) and self._network_paths[0].is_validated
 
     @property
+    def validated_address(self) -> Any:
+        """The one used last of the addresses that have proven that they receive; None before any has."""
+        return next((path.addr for path in self._network_paths if path.is_validated), None)
+
+    @property
     def unanswered_probes(self) -> int:
         """Probe timeouts in a row without any acknowledgement (RFC 9002, section 6.2)."""
         return self._loss._pto_count

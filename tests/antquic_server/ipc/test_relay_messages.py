@@ -40,13 +40,20 @@ def test_every_message_has_a_number_of_its_own_range() -> None:
     ("message", "expected"),
     [
         (RelayReserve(session=1, peer_id=b"\xaa", host="::1"), "941401c401aaa33a3a31"),
-        (RelayReserved(session=1, refusal="r"), "951501a172cb0000000000000000cb0000000000000000"),
+        (RelayReserved(session=1, refusal="r"), "961501a172cb0000000000000000cb0000000000000000cb0000000000000000"),
         (RelayReleased(session=1, moved_bytes=300), "931601cd012c"),
         (RelayUsage(sessions=[1, 1 << 56], moved_bytes=[2, 3]), "93179201cf0100000000000000920203"),
         (RelayAddress(session=1, address="a"), "932d01a161"),
         (
-            ChannelCreate(channel_id=b"c", initiator_key=b"i", target_key=b"t", rate_bytes_per_s=1.0, burst_bytes=0.5),
-            "961fc40163c40169c40174cb3ff0000000000000cb3fe0000000000000",
+            ChannelCreate(
+                channel_id=b"c",
+                initiator_key=b"i",
+                target_key=b"t",
+                rate_bytes_per_s=1.0,
+                burst_bytes=0.5,
+                start_bytes=-1.0,
+            ),
+            "971fc40163c40169c40174cb3ff0000000000000cb3fe0000000000000cbbff0000000000000",
         ),
         (
             ChannelOfferOut(connection=1, target=b"t", initiator=b"i", channel_id=b"c", key=b"k", token=b"o"),

@@ -77,6 +77,28 @@ def test_no_schedule_gets_more_than_burst_plus_rate(rate_per_s: float, burst: in
     assert taken <= burst + rate_per_s * (now_s - START_S) + 1e-6
 
 
+def test_bucket_may_begin_with_other_than_its_burst() -> None:
+    """From a moment on; a debt is paid first, and more than the burst is no more than that."""
+    bucket = TokenBucket(rate_per_s=10, burst=5, tokens=-10, since_s=START_S)
+    assert bucket.owed(START_S) == 10
+    assert not bucket.overdraw(START_S + 1.0, 1)
+    assert bucket.overdraw(START_S + 1.1, 4)
+    assert bucket.owed(START_S + 1.1) == pytest.approx(3)
+    assert bucket.owed(START_S + 2.0) == 0
+    assert not TokenBucket(rate_per_s=0, burst=5, tokens=9).take(START_S, 5.1)
+
+
+def test_keyed_bucket_can_be_overspent() -> None:
+    """What is missing has to come back first."""
+    buckets = KeyedBuckets(rate_per_s=1, burst=3, capacity=1)
+    assert buckets.tokens(b"key", START_S) == 3
+    buckets.spend(b"key", 5)
+    assert buckets.tokens(b"key", START_S) == -2
+    assert not buckets.take(b"key", START_S + 2.5)
+    assert buckets.take(b"key", START_S + 3)
+    assert buckets.tokens(b"key", START_S + 100) == 3
+
+
 def test_changed_limit_wins_no_tokens() -> None:
     """Tokens are what they were when the limit changes, no more than the new burst, and grow at the new rate."""
     bucket = TokenBucket(10.0, 100.0)

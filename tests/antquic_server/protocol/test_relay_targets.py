@@ -16,19 +16,22 @@ SESSION_PORTS = (49152, 65535)
 Judge = Callable[[str], TargetVerdict]
 
 
-def policy(*, allowed: tuple[str, ...] = (), denied: tuple[str, ...] = ()) -> TargetPolicy:
+def policy(**lists: tuple[str, ...]) -> TargetPolicy:
     """The rules of a node with the addresses ``OWN``."""
     own = {ip_address(text) for text in OWN}
-    return TargetPolicy(rules(allowed=allowed, denied=denied), own.__contains__)
+    return TargetPolicy(rules(**lists), own.__contains__)
 
 
-def rules(*, allowed: tuple[str, ...] = (), denied: tuple[str, ...] = ()) -> TargetRules:
+def rules(
+    *, allowed: tuple[str, ...] = (), denied: tuple[str, ...] = (), session_hosts: tuple[str, ...] = ()
+) -> TargetRules:
     """The rules of the configuration."""
     return TargetRules(
         allowed=allowed,
         denied=denied,
         own_ports=frozenset({LISTEN_PORT, ADMIN_PORT}),
         session_ports=SESSION_PORTS,
+        session_hosts=frozenset(map(ip_address, session_hosts)),
     )
 
 
@@ -40,7 +43,23 @@ def judge(text: str, **lists: tuple[str, ...]) -> TargetVerdict:
 
 @pytest.mark.parametrize(
     "text",
-    ["203.0.113.7", "198.18.0.11", "192.0.2.1", "1.1.1.1", "2001:db8::7", "2001:2::11", "2a00:1450::1", "192.0.1.1"],
+    [
+        "203.0.113.7",
+        "198.18.0.11",
+        "192.0.2.1",
+        "1.1.1.1",
+        "192.0.1.1",
+        "2001:db8::7",
+        "2001:2::11",
+        "2a00:1450::1",
+        # Beside special ones.
+        "168.63.129.15",
+        "168.63.129.17",
+        "100:0:0:1::1",
+        "2001:1::1",
+        "5eff::1",
+        "5f01::1",
+    ],
 )
 def test_public_addresses_are_allowed(text: str) -> None:
     """Everything the world may reach, the networks of benchmarks and documentation included."""
@@ -70,6 +89,17 @@ def test_public_addresses_are_allowed(text: str) -> None:
         "fec0::1",
         "ff02::1",
         "64:ff9b:1::7",
+        "168.63.129.16",
+        "::ffff:168.63.129.16",
+        "::2",
+        "::127.0.0.1",
+        "::10.0.0.1",
+        "::ffff:0:10.0.0.1",
+        "::ffff:0:127.0.0.1",
+        "100::1",
+        "2001:0:a00:1::",
+        "2001:0:ffff:ffff:ffff:ffff:ffff:ffff",
+        "5f00::1",
         # What stands for an IPv4 address is judged as that one.
         "::ffff:10.0.0.1",
         "64:ff9b::a00:1",
@@ -93,13 +123,65 @@ def test_allowing_only_the_outer_form_is_not_enough() -> None:
     assert judge("2002:cb00:7107::1", denied=("203.0.113.0/24",)) is TargetVerdict.DENIED
 
 
+LOCAL = [
+    "127.0.0.1",
+    "127.8.9.10",
+    "::1",
+    "::ffff:127.0.0.1",
+    "64:ff9b::7f00:1",
+    "2002:7f00:1::1",
+    "192.168.1.10",
+    "::ffff:192.168.1.10",
+    "64:ff9b::c0a8:10a",
+    "2002:c0a8:10a::1",
+]
+"""Of this machine, in every form, and not for the world to reach."""
+
+
+@pytest.mark.parametrize("port", [53, 49152, 55555, 65535])
+@pytest.mark.parametrize("text", LOCAL)
+def test_local_addresses_are_refused_on_every_port(text: str, port: int) -> None:
+    """No session is advertised there, and what listens on its loopback or in its private network does not expect us."""
+    host = f"[{text}]" if ":" in text else text
+    assert judge(f"{host}:{port}") is TargetVerdict.OWN
+    # Named is another address, or the port is none of a session's.
+    assert judge(f"{host}:{port}", session_hosts=("198.51.100.1", "127.0.0.2", "10.0.0.1")) is TargetVerdict.OWN
+    if port < SESSION_PORTS[0]:
+        assert judge(f"{host}:{port}", session_hosts=("127.0.0.1", "::1", "192.168.1.10")) is TargetVerdict.OWN
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("::1", "::1"),
+        ("::ffff:127.0.0.1", "127.0.0.1"),
+        ("192.168.1.10", "192.168.1.10"),
+        *[(text, "198.51.100.1") for text in ("198.51.100.1", "2001:db8::1", "64:ff9b::c633:6401")],
+    ],
+)
+def test_addresses_of_sessions(text: str, named: str) -> None:
+    """Those that are named, and those of ours that are public; never the node's own ports."""
+    host = f"[{text}]" if ":" in text else text
+    hosts = (named,)
+    assert judge(f"{host}:53", session_hosts=hosts) is TargetVerdict.OWN
+    assert judge(f"{host}:49152", session_hosts=hosts) is TargetVerdict.ALLOWED
+    assert judge(f"{host}:65535", session_hosts=hosts) is TargetVerdict.ALLOWED
+    assert judge(f"{host}:{ADMIN_PORT}", session_hosts=hosts) is TargetVerdict.OWN
+    assert judge(f"{host}:49152", session_hosts=hosts, denied=("0.0.0.0/0", "::/0")) is TargetVerdict.DENIED
+
+
+@pytest.mark.parametrize("text", ["198.51.100.1", "2001:db8::1"])
+def test_public_addresses_of_ours_have_sessions_wherever_the_node_listens(text: str) -> None:
+    """Which is at all of them where none is named."""
+    assert judge(f"[{text}]:50000" if ":" in text else f"{text}:50000") is TargetVerdict.ALLOWED
+
+
 @pytest.mark.parametrize("text", ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1", *OWN])
 def test_own_addresses(text: str) -> None:
-    """Refused, but for the ports of sessions, where another peer of this node may be; never the node's own ports."""
+    """Refused unless the operator allows them; never the node's own ports."""
     host = f"[{text}]" if ":" in text else text
     assert judge(f"{host}:53") is TargetVerdict.OWN
-    assert judge(f"{host}:49152") is TargetVerdict.ALLOWED
-    assert judge(f"{host}:65535") is TargetVerdict.ALLOWED
     every = ("0.0.0.0/0", "::/0")
     assert judge(f"{host}:53", allowed=every) is TargetVerdict.ALLOWED
     assert judge(f"{host}:{LISTEN_PORT}", allowed=every) is TargetVerdict.OWN

@@ -29,10 +29,10 @@ def of_kind(stage: RelayStage, *kinds: type[Message]) -> list[tuple[int, Message
 
 
 def test_session_is_given_with_its_rate() -> None:
-    """All of the peer's bandwidth for the first one."""
+    """All of the peer's bandwidth for the first one, and half of its burst to begin with."""
     stage = RelayStage(bandwidth_per_peer_bytes_per_s=4000, burst_s=0.25)
     answer = stage.reserve(5)
-    assert answer == RelayReserved(session=5, refusal="", rate_bytes_per_s=4000, burst_bytes=1000)
+    assert answer == RelayReserved(session=5, refusal="", rate_bytes_per_s=4000, burst_bytes=1000, start_bytes=500)
     assert stage.desk.quotas.count(RelayMode.STREAM) == 1
 
 
@@ -53,6 +53,25 @@ def test_refusal_names_the_limit_and_is_counted() -> None:
         "relay_refusals|stream|unauthenticated": 1,
         "relay_misreports": 0,
     }
+
+
+def test_refusal_that_gets_lost_is_not_counted() -> None:
+    """The worker, whose queue is full, refuses for want of an answer, and counts that."""
+    stage = RelayStage(max_sessions_per_peer=1)
+    stage.reserve(1)
+    stage.deaf.add(0)
+    stage.desk.heard(0, RelayReserve(session=2, peer_id=ALICE, host="192.0.2.1"))
+    assert stage.desk.refused == {}
+
+
+def test_peer_that_gives_up_before_it_is_refused_is_no_misreport() -> None:
+    """Its worker releases what it has asked for and does not know the answer to."""
+    stage = RelayStage(max_sessions_per_peer=1)
+    stage.reserve(1)
+    assert stage.reserve(2).refusal == "peer_sessions"
+    stage.desk.heard(0, RelayReleased(session=2, moved_bytes=0))
+    assert stage.desk.misreported == 0
+    assert stage.desk.quotas.count(RelayMode.STREAM) == 1
 
 
 def test_draining_node_gives_no_sessions() -> None:
@@ -139,13 +158,13 @@ def test_peer_out_of_bytes_is_cut_off_with_the_reason() -> None:
 
 
 def test_rates_follow_when_a_peer_opens_and_closes() -> None:
-    """Within one tick; a worker that could not be told is told later."""
+    """At once when one is opened, within one tick when one has ended; a worker that could not be told is told later."""
     stage = RelayStage(bandwidth_per_peer_bytes_per_s=1200, burst_s=0.5)
     stage.reserve(1)
     stage.reserve(1, slot=1)
-    assert stage.reserve(2, slot=1).rate_bytes_per_s == 400
+    assert of_kind(stage, RelayRate) == [(0, RelayRate(session=1, rate_bytes_per_s=600, burst_bytes=300))]
     stage.deaf.add(0)
-    stage.wait(0.25)
+    assert stage.reserve(2, slot=1).rate_bytes_per_s == 400
     assert of_kind(stage, RelayRate) == [(1, RelayRate(session=1, rate_bytes_per_s=400, burst_bytes=200))]
     stage.deaf.clear()
     stage.wait(0.25)

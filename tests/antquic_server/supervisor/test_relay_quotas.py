@@ -336,6 +336,16 @@ def test_changing_another_limit_does_not_refill_the_open_rate() -> None:
     assert isinstance(stage.ask(), RelaySession)
 
 
+def test_changing_another_limit_does_not_refill_what_sessions_begin_with() -> None:
+    """Another bandwidth has another burst."""
+    stage = Stage()
+    assert stage.get().start_bytes == 1500
+    stage.change(max_bytes=0)
+    assert stage.get().start_bytes == 750
+    stage.change(bandwidth_per_peer_bytes_per_s=600)
+    assert stage.get(host="198.51.100.1").start_bytes == 100
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["ask", "release", "slot_down", "use", "limit", "wait"]),

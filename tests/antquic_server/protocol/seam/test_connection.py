@@ -145,6 +145,7 @@ def test_silent_client_gets_no_more_than_the_limit() -> None:
     sent_bytes = sum(len(item.data) for item in pair.sent if not item.from_client)
     assert 0 < sent_bytes <= 3 * 2400
     assert not pair.server.is_path_validated
+    assert pair.server.validated_address is None
 
 
 def test_spoofed_padding_counts_but_buys_no_more_than_its_bytes() -> None:
@@ -321,7 +322,7 @@ def test_new_address_is_reported_with_a_higher_number(link: Link) -> None:
         moved = SocketAddress.from_host(CLIENT_ADDRESS[0], port)
         assert pair.run(lambda moved=moved: pair.client.observed_by_peer.address == moved, 20.0)  # type: ignore[misc]
         assert pair.run(lambda: pair.server.is_path_validated, 20.0)
-        assert pair.server.get_peer_address() == pair.client_address
+        assert pair.server.get_peer_address() == pair.server.validated_address == pair.client_address
     reports = [event.frame for event in pair.events(ExtensionFrameReceived, of_server=False) if event.used]
     numbers = [frame.sequence_number for frame in reports]
     assert numbers == sorted(set(numbers))
@@ -581,6 +582,19 @@ def test_connection_goes_on_at_an_address_it_is_told(server_moves: bool) -> None
     assert stays.unanswered_probes == 0
     assert stays.get_peer_address() == moved
     assert stays.is_path_validated
+
+
+def test_forged_source_is_no_validated_address() -> None:
+    """The path follows it until it has failed to answer; what is proven is the address before."""
+    pair = Pair().handshake()
+    pair.advance(5.0)
+    assert pair.server.validated_address == CLIENT_ADDRESS
+    forged = ("198.51.100.66", 6666)
+    pair.client.send_ping(1)
+    for data, _ in pair.client.datagrams_to_send(pair.now_s):
+        pair.server.receive_datagram(data, forged, pair.now_s)
+    assert pair.server.get_peer_address() == forged
+    assert pair.server.validated_address == CLIENT_ADDRESS
 
 
 def test_abandon_ends_without_a_word() -> None:
