@@ -221,13 +221,20 @@ async def _receive(endpoint: Endpoint, arguments: argparse.Namespace, reporter: 
                 reporter.connected(connection)
                 tasks.create_task(_receive_from(connection, directory, files, reporter))
 
-    greeter = asyncio.create_task(greet())
-    try:
+    async def count() -> None:
         for _ in range(arguments.count):
             await files.get()
+
+    greeter, counter = asyncio.create_task(greet()), asyncio.create_task(count())
+    try:
+        await asyncio.wait((greeter, counter), return_when=asyncio.FIRST_COMPLETED)
+        if not counter.done():
+            # Nobody is let in any more, so no file would ever come.
+            await greeter
     finally:
         greeter.cancel()
-        await asyncio.gather(greeter, return_exceptions=True)
+        counter.cancel()
+        await asyncio.gather(greeter, counter, return_exceptions=True)
 
 
 async def _receive_from(

@@ -24,6 +24,8 @@ __all__ = ["Progress", "Transfer", "receive_file", "send_file"]
 
 MAGIC = b"ANTFILE1"
 MAX_NAME_BYTES = 255
+MAX_STORED_NAME_BYTES = 240
+"""Of a file that is stored, in UTF-8: file systems take 255, and a number may be added."""
 DIGEST_BYTES = 32
 CHUNK_BYTES = 256 * 1024
 MAX_COPIES = 10_000
@@ -80,8 +82,7 @@ async def receive_file(stream: PeerStream, directory: Path, progress: Progress) 
 
     Raises:
         MessageDecodeError: What arrives is no file, or not the one that was announced.
-        UsageError: The directory cannot be written.
-        PeerError: The stream ended early.
+        PeerError: The stream ended early, or the file cannot be stored.
     """
     name, size = await _read_header_untrusted(stream)
     digest = sha256()
@@ -105,7 +106,8 @@ async def receive_file(stream: PeerStream, directory: Path, progress: Progress) 
             finally:
                 _discard(temporary)
     except OSError as exc:
-        raise UsageError(f"{directory}: {exc.strerror}") from exc
+        # What a stranger sends is no mistake of whoever receives: the disk is full, or too much is asked of it.
+        raise PeerError(f"{name}: cannot be stored in {directory}: {exc.strerror}") from exc
     await stream.write(digest.digest())
     await stream.close()
     return Transfer(path=path, size_bytes=size, sha256=digest.hexdigest())
@@ -123,10 +125,11 @@ async def _read_header_untrusted(stream: PeerStream) -> tuple[str, int]:
 
 
 def _safe_name_untrusted(raw: bytes) -> str:
-    """Return the last part of a path, without anything that would command a terminal or hide the file."""
+    """Return the last part of a path, without anything that would command a terminal or hide the file; not too long."""
     text = raw.decode("utf-8", "replace").replace("\\", "/")
     name = "".join(char if char.isprintable() else "_" for char in PurePosixPath(text).name).lstrip(".")
-    return name or "unnamed"
+    # Every byte that is no UTF-8 has become three, so that even a name of 255 may be too long.
+    return name.encode()[:MAX_STORED_NAME_BYTES].decode("utf-8", "ignore") or "unnamed"
 
 
 def _discard(temporary: Path) -> None:
@@ -143,4 +146,4 @@ def _link_as(temporary: Path, directory: Path, name: str) -> Path:
         except FileExistsError:
             continue
         return path
-    raise UsageError(f"{directory}: more than {MAX_COPIES} files named {name}")
+    raise PeerError(f"{directory}: more than {MAX_COPIES} files named {name}")

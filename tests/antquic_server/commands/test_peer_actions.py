@@ -1,8 +1,10 @@
 """``antquic-server peer``, as processes on loopback."""
 
+import argparse
+import asyncio
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 from antquic_server.cli import main
-from antquic_server.commands.peer_actions import describe_nat, path_facts, why
+from antquic_server.commands.peer_actions import _receive, _Reporter, describe_nat, path_facts, why
 from antquic_server.peer.punching import Failure
 from support.json_lines import JsonLineProcess
 from support.node import REPOSITORY, StartNode, node_environment
@@ -121,6 +123,25 @@ def test_a_file_goes_from_one_to_the_other(start_node: StartNode, peer: Any, tmp
     assert sender.wait(timeout_s=TIMEOUT_S) == 0
     assert receiver.wait(timeout_s=TIMEOUT_S) == 0
     assert (inbox / "data.bin").read_bytes() == source.read_bytes()
+
+
+def test_receiving_ends_when_nobody_is_let_in_any_more(tmp_path: Path) -> None:
+    """With the error, instead of waiting for ever for files of nobody."""
+
+    class Endpoint:
+        async def incoming(self) -> AsyncIterator[None]:
+            raise RuntimeError("a mistake of ours")
+            yield
+
+    async def story() -> None:
+        endpoint: Any = Endpoint()
+        arguments = argparse.Namespace(words=[str(tmp_path)], count=1)
+        async with asyncio.timeout(TIMEOUT_S):
+            await _receive(endpoint, arguments, _Reporter(as_json=True))
+
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(story())
+    assert caught.group_contains(RuntimeError, match="a mistake of ours")
 
 
 @pytest.mark.end_to_end

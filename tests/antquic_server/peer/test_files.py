@@ -1,6 +1,9 @@
 """Files over streams."""
 
 import asyncio
+import errno
+import os
+import tempfile
 from hashlib import sha256
 from pathlib import Path
 
@@ -9,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antquic_server.errors import MessageDecodeError, PeerError, UsageError
-from antquic_server.peer.files import MAGIC, _safe_name_untrusted, receive_file, send_file
+from antquic_server.peer.files import MAGIC, _link_as, _safe_name_untrusted, receive_file, send_file
 from support.peers import Couple, with_couple
 
 
@@ -93,7 +96,44 @@ def test_a_file_that_cannot_be_read_is_a_usage_error(tmp_path: Path) -> None:
     with_couple(story)
 
 
-@given(st.binary(max_size=60))
+def test_a_file_that_cannot_be_stored_is_a_failed_transfer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a mistake of whoever receives; nothing is left, and the next file is stored."""
+    source, inbox = tmp_path / "a", tmp_path / "inbox"
+    source.write_bytes(b"x" * 1000)
+    inbox.mkdir()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def story(couple: Couple) -> None:
+        sender = asyncio.create_task(send_file(couple.here, source, quiet))
+        with monkeypatch.context() as patch, pytest.raises(PeerError, match="a: cannot be stored in .*: No space left"):
+            patch.setattr(os, "link", full)
+            await receive_file(await couple.there.accept_stream(), inbox, quiet)
+        assert list(inbox.iterdir()) == []
+        sender.cancel()
+        again = asyncio.create_task(send_file(couple.here, source, quiet))
+        await receive_file(await couple.there.accept_stream(), inbox, quiet)
+        await again
+
+    with_couple(story)
+    assert (inbox / "a").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("raw", [b"\xff" * 255, b"l" * 251 + b".txt", "é".encode() * 127], ids=["no UTF-8", "l", "é"])
+def test_the_longest_names_are_cut(tmp_path: Path, raw: bytes) -> None:
+    """So that the file can be stored, and a second one of that name as well."""
+    name = _safe_name_untrusted(raw)
+
+    assert 235 < len(os.fsencode(name)) <= 240
+    assert raw.decode("utf-8", "replace").startswith(name)
+    for _ in range(2):
+        with tempfile.NamedTemporaryFile(dir=tmp_path) as temporary:
+            _link_as(Path(temporary.name), tmp_path, name)
+    assert {item.name for item in tmp_path.iterdir()} == {name, f"{name}.1"}
+
+
+@given(st.binary(max_size=300))
 def test_a_name_never_leaves_the_directory(raw: bytes) -> None:
     """Whatever the sender calls its file."""
     name = _safe_name_untrusted(raw)
@@ -102,3 +142,4 @@ def test_a_name_never_leaves_the_directory(raw: bytes) -> None:
     assert "/" not in name
     assert not name.startswith(".")
     assert name.isprintable()
+    assert len(name.encode()) <= 240
