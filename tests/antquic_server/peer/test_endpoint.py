@@ -1,12 +1,14 @@
 """The front door: life, dialling, reuse."""
 
 import asyncio
+import socket
 
 import pytest
 
 from antquic_server.errors import AddressDecodeError, PeerUnreachableError
 from antquic_server.identity import identity_from_seed
 from antquic_server.peer.endpoint import Endpoint
+from antquic_server.peer.factory import QuicFactory
 from antquic_server.peer.punching import Failure
 from antquic_server.peer.settings import PeerSettings
 from support.peers import Couple, eventually, loopback, run, with_couple
@@ -179,6 +181,30 @@ def test_incoming_yields_those_who_come() -> None:
             async for connection in host.incoming():
                 assert connection.peer_id == guest.peer_id
                 break
+
+    run(story())
+
+
+def test_a_flood_of_first_packets_does_not_keep_others_out() -> None:
+    """Of more addresses than there are places, each of them too little to go on with."""
+
+    async def story() -> None:
+        factory = QuicFactory(loopback())
+        async with Endpoint(loopback(dial_timeout_s=10)) as host, Endpoint(loopback(dial_timeout_s=5)) as guest:
+            target = ("127.0.0.1", host.addresses[0].port)
+            for number in range(1, 101):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flooder:
+                    flooder.bind((f"127.0.1.{number}", 0))
+                    client = factory.client("peer")
+                    client.connect(target, 0.0)
+                    flooder.sendto(client.datagrams_to_send(0.0)[0][0], target)
+            await eventually(lambda: host.stats().datagrams_received >= 100, what="flood")
+            connection = await guest.connect(host.addresses[0])
+            assert (await host.accept()).peer_id == guest.peer_id
+            assert await connection.ping() > 0
+            assert len(host._core.links) < 20
+            assert host.stats().drops["address_not_proven"] > 80
+        factory.close()
 
     run(story())
 
