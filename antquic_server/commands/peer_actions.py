@@ -245,11 +245,14 @@ async def _receive_from(
     while True:
         try:
             stream = await connection.accept_stream()
-            with ProgressBar() as bar:
-                got = await receive_file(stream, directory, bar.update)
         except PeerClosedError:
             return
+        try:
+            with ProgressBar() as bar:
+                got = await receive_file(stream, directory, bar.update)
         except (PeerError, DecodeError) as error:
+            # Whoever sends waits for the confirmation, and would do so for ever.
+            stream.reset()
             reporter.tell("failed", f"transfer from {peer_id} failed: {error}", peer_id=peer_id, reason=str(error))
             continue
         reporter.tell(

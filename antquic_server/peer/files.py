@@ -11,6 +11,7 @@ Lengths are big-endian. The name is a suggestion: of a path only the last part c
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -108,8 +109,10 @@ async def receive_file(stream: PeerStream, directory: Path, progress: Progress) 
     except OSError as exc:
         # What a stranger sends is no mistake of whoever receives: the disk is full, or too much is asked of it.
         raise PeerError(f"{name}: cannot be stored in {directory}: {exc.strerror}") from exc
-    await stream.write(digest.digest())
-    await stream.close()
+    with suppress(PeerError):
+        # It has arrived whole and is stored, even if the sender has not waited to hear so.
+        await stream.write(digest.digest())
+        await stream.close()
     return Transfer(path=path, size_bytes=size, sha256=digest.hexdigest())
 
 

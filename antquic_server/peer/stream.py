@@ -116,7 +116,7 @@ class PeerStream:
             if self._quic.stream_is_writable(self.stream_id):
                 self._quic.send_stream_data(self.stream_id, b"", end_stream=True)
                 self._touch(self._link)
-        while not self._is_over() and self._quic.stream_backlog_bytes(self.stream_id):
+        while self._error is None and not self._is_over() and self._quic.stream_backlog_bytes(self.stream_id):
             await self._wait_for_progress()
 
     def reset(self, error_code: int = 0) -> None:

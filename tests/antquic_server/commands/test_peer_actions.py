@@ -14,10 +14,13 @@ from typing import Any
 import pytest
 
 from antquic_server.cli import main
-from antquic_server.commands.peer_actions import _receive, _Reporter, describe_nat, path_facts, why
+from antquic_server.commands.peer_actions import _receive, _receive_from, _Reporter, describe_nat, path_facts, why
+from antquic_server.errors import PeerError
+from antquic_server.peer.files import MAGIC, send_file
 from antquic_server.peer.punching import Failure
 from support.json_lines import JsonLineProcess
 from support.node import REPOSITORY, StartNode, node_environment
+from support.peers import Couple, eventually, with_couple
 from support.virtual_network import Dependence, NatKind, VirtualNetwork
 
 TIMEOUT_S = 30.0
@@ -142,6 +145,55 @@ def test_receiving_ends_when_nobody_is_let_in_any_more(tmp_path: Path) -> None:
     with pytest.raises(ExceptionGroup) as caught:
         asyncio.run(story())
     assert caught.group_contains(RuntimeError, match="a mistake of ours")
+
+
+def received_events(couple: Couple, directory: Path) -> "asyncio.Task[None]":
+    """Receive files from one side of a couple, as the command does."""
+    files: asyncio.Queue[None] = asyncio.Queue()
+    return asyncio.create_task(_receive_from(couple.there, directory, files, _Reporter(as_json=True)))
+
+
+def test_whoever_sends_no_file_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Instead of being left to write into nothing; the next file of the same peer is stored."""
+    source, inbox = tmp_path / "a", tmp_path / "inbox"
+    source.write_bytes(b"x" * 1000)
+    inbox.mkdir()
+
+    async def story(couple: Couple) -> None:
+        receiver = received_events(couple, inbox)
+        stream = await couple.here.open_stream()
+        async with asyncio.timeout(TIMEOUT_S):
+            with pytest.raises(PeerError, match="the peer has given the stream up"):
+                await stream.write(bytes(40_000_000))
+            await send_file(couple.here, source, lambda *_: None)
+        await couple.here.close()
+        await receiver
+
+    with_couple(story)
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events] == ["failed", "received"]
+    assert events[0]["reason"] == "what arrives is no file"
+    assert [item.name for item in inbox.iterdir()] == ["a"]
+
+
+def test_a_sender_that_leaves_in_mid_file_is_a_failed_transfer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is reported, and nothing is left behind."""
+
+    async def story(couple: Couple) -> None:
+        receiver = received_events(couple, tmp_path)
+        stream = await couple.here.open_stream()
+        await stream.write(MAGIC + b"\0\1a" + (1000).to_bytes(8, "big") + b"123")
+        await eventually(lambda: list(tmp_path.iterdir()), what="begin of the transfer")
+        await couple.here.close(5, "had enough")
+        await receiver
+
+    with_couple(story)
+    (event,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert event["event"] == "failed"
+    assert "had enough" in event["reason"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.end_to_end
