@@ -29,6 +29,7 @@ from antquic_server.commands import (
     top,
     tune,
 )
+from antquic_server.commands.one_line import one_line
 from antquic_server.errors import AntQuicError, ConfigurationError, ExitCode, UsageError
 
 __all__ = ["main"]
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Flushed here, where a closed pipe can still be told from a crash.
         sys.stdout.flush()
     except AntQuicError as error:
-        print(f"{PROGRAM}: error: {_one_line(str(error))}", file=sys.stderr)
+        print(f"{PROGRAM}: error: {one_line(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -156,8 +157,3 @@ def _refuse_unknown(parser: _Parser, unknown: Sequence[str]) -> None:
 def _did_you_mean(word: str, known: Sequence[str] | dict[str, _Command]) -> str:
     near = get_close_matches(word, known, n=1)
     return f" (did you mean {near[0]}?)" if near else ""
-
-
-def _one_line(text: str) -> str:
-    """Escape line breaks and whatever else could command a terminal; keys and paths come from outside."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

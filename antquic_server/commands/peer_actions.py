@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from antquic_server.commands.identity import expand_path
+from antquic_server.commands.one_line import one_line
 from antquic_server.commands.peer import as_peer_id
 from antquic_server.commands.progress import ProgressBar
 from antquic_server.errors import DecodeError, PeerClosedError, PeerError, PeerUnreachableError
@@ -53,8 +54,9 @@ class _Reporter:
     def __init__(self, *, as_json: bool) -> None:
         self._json = as_json
 
-    def tell(self, event: str, text: str, **facts: object) -> None:
-        """Print one event."""
+    def tell(self, event: str, *lines: str, **facts: object) -> None:
+        """Print one event; whatever is not printable in the lines for people is escaped: some of it is of strangers."""
+        text = "\n".join(map(one_line, lines))
         print(json.dumps({"event": event, **facts}) if self._json else text, flush=True)
 
     def ready(self, endpoint: Endpoint) -> None:
@@ -62,10 +64,12 @@ class _Reporter:
         statistics = endpoint.stats()
         seen = ", ".join(statistics.external_addresses) or "nobody has told us"
         relay = endpoint.relay_address
-        by_relay = "" if relay is None else f"\nrelayed  {relay}, an address of the node"
         self.tell(
             "ready",
-            f"peer id  {endpoint.peer_id.hex()}\nseen at  {seen}\nour NAT  {describe_nat(statistics)}{by_relay}",
+            f"peer id  {endpoint.peer_id.hex()}",
+            f"seen at  {seen}",
+            f"our NAT  {describe_nat(statistics)}",
+            *([] if relay is None else [f"relayed  {relay}, an address of the node"]),
             peer_id=endpoint.peer_id.hex(),
             addresses=[str(item) for item in endpoint.addresses],
             external_addresses=list(statistics.external_addresses),
@@ -93,7 +97,7 @@ class _Reporter:
         advice = ADVICE.get(Failure(error.reason)) if error.reason in set(Failure) else None
         if self._json:
             facts = {"target": error.target, "reason": error.reason, "detail": error.detail, "advice": advice}
-            self.tell("unreachable", "", **facts)
+            self.tell("unreachable", **facts)
         detail = error.detail if advice is None else f"{error.detail}; {advice}"
         return PeerUnreachableError(error.target, error.reason, detail)
 

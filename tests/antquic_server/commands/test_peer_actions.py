@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 
 from antquic_server.cli import main
-from antquic_server.commands.peer_actions import _receive, _receive_from, _Reporter, describe_nat, path_facts, why
+from antquic_server.commands.peer_actions import (
+    _receive,
+    _receive_from,
+    _Reporter,
+    _watch,
+    describe_nat,
+    path_facts,
+    why,
+)
 from antquic_server.errors import PeerError
 from antquic_server.peer.files import MAGIC, send_file
 from antquic_server.peer.punching import Failure
@@ -147,7 +155,7 @@ def test_receiving_ends_when_nobody_is_let_in_any_more(tmp_path: Path) -> None:
     assert caught.group_contains(RuntimeError, match="a mistake of ours")
 
 
-def received_events(couple: Couple, directory: Path) -> "asyncio.Task[None]":
+def receiving(couple: Couple, directory: Path) -> "asyncio.Task[None]":
     """Receive files from one side of a couple, as the command does."""
     files: asyncio.Queue[None] = asyncio.Queue()
     return asyncio.create_task(_receive_from(couple.there, directory, files, _Reporter(as_json=True)))
@@ -160,7 +168,7 @@ def test_whoever_sends_no_file_is_told_so(tmp_path: Path, capsys: pytest.Capture
     inbox.mkdir()
 
     async def story(couple: Couple) -> None:
-        receiver = received_events(couple, inbox)
+        receiver = receiving(couple, inbox)
         stream = await couple.here.open_stream()
         async with asyncio.timeout(TIMEOUT_S):
             with pytest.raises(PeerError, match="the peer has given the stream up"):
@@ -182,7 +190,7 @@ def test_a_sender_that_leaves_in_mid_file_is_a_failed_transfer(
     """It is reported, and nothing is left behind."""
 
     async def story(couple: Couple) -> None:
-        receiver = received_events(couple, tmp_path)
+        receiver = receiving(couple, tmp_path)
         stream = await couple.here.open_stream()
         await stream.write(MAGIC + b"\0\1a" + (1000).to_bytes(8, "big") + b"123")
         await eventually(lambda: list(tmp_path.iterdir()), what="begin of the transfer")
@@ -194,6 +202,22 @@ def test_a_sender_that_leaves_in_mid_file_is_a_failed_transfer(
     assert event["event"] == "failed"
     assert "had enough" in event["reason"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_close_reason_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor pretend to be a line of ours; programs get it as it is."""
+    reason = "bye\x1b[2J\nconnected to FAKE at 192.0.2.1:5: direct \x1b]0;owned\x07"
+
+    async def story(couple: Couple) -> None:
+        watchers = [asyncio.create_task(_watch(couple.there, _Reporter(as_json=form))) for form in (False, True)]
+        await couple.here.close(5, reason)
+        await asyncio.gather(*watchers)
+
+    with_couple(story)
+    text, document = capsys.readouterr().out.splitlines()
+    assert text.isprintable()
+    assert r"is gone: bye\x1b[2J\nconnected to FAKE" in text
+    assert json.loads(document)["reason"] == reason
 
 
 @pytest.mark.end_to_end
