@@ -61,7 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--listen", metavar="ADDRESS", action="append", help="UDP address to use (default 0.0.0.0:0)")
     parser.add_argument("--identity", metavar="FILE", help="key as PEM file, made if it does not exist")
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=float, help="for reaching a peer (nat.discovery_timeout_s, default 10)"
+        "--timeout",
+        metavar="SECONDS",
+        type=float,
+        help="for reaching a peer (nat.discovery_timeout_s, default 10); a dial takes no longer either",
     )
     parser.add_argument(
         "--retries",
@@ -144,6 +147,8 @@ def _settings(arguments: argparse.Namespace) -> "PeerSettings":
         relay=arguments.relay,
         relay_listen=arguments.relay_listen,
     )
+    if arguments.timeout is not None:
+        plain = replace(plain, dial_timeout_s=min(plain.dial_timeout_s, arguments.timeout))
     # Last, because it makes a file: not for a command that is refused.
     identity = None if arguments.identity is None else load_or_create_identity(expand_path(arguments.identity))
     return plain if identity is None else replace(plain, identity_seed=identity.seed)

@@ -12,7 +12,7 @@ The peer library's front door: an :class:`Endpoint` with sockets, a clock and co
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from types import TracebackType
@@ -38,6 +38,8 @@ __all__ = ["Endpoint", "LocalFailure"]
 
 NODE_READY_S = 1.0
 """How long to wait at the start for the nodes to tell us our address; some never do."""
+KNOWN_PEERS_GRACE_S = 1.0
+"""How long to wait at the start for more of the known peers, once one is connected; the others may follow later."""
 CLOSE_LINGER_S = 0.02
 """Long enough for the closes to leave; nobody answers them."""
 
@@ -93,16 +95,14 @@ class Endpoint:
         return self
 
     async def _connect_known_peers(self) -> None:
-        """Connect to every known peer there is; the first error counts if there is none."""
-        errors = []
-        for text in dict.fromkeys(self.settings.known_peers):
-            try:
-                await self.connect(text)
-            except PeerUnreachableError as error:
-                errors.append(error)
-        connected = len(set(self.settings.known_peers)) - len(errors)
-        if errors and not connected:
-            raise errors[0]
+        """Dial all known peers at once and go on with those that answer; the first error counts if none does."""
+        dials = [asyncio.create_task(self.connect(text)) for text in dict.fromkeys(self.settings.known_peers)]
+        try:
+            connected = await _some(dials, KNOWN_PEERS_GRACE_S)
+        finally:
+            for dial in dials:
+                dial.cancel()
+            await asyncio.gather(*dials, return_exceptions=True)
         # A node says so once it has us in its books: before, it could not introduce anybody to us. And what several
         # say, or one at two of its ports, tells us how our NAT maps.
         with suppress(TimeoutError):
@@ -333,3 +333,22 @@ class Endpoint:
         deadline_s = min((at_s for at_s in times if at_s is not None), default=None)
         if deadline_s is not None and not self._closed:
             self._timer = self._loop.call_later(max(0.0, deadline_s - time.monotonic()), self._timer_fired)
+
+
+async def _some(dials: Collection[asyncio.Task[PeerConnection]], grace_s: float) -> int:
+    """Wait until one has succeeded and ``grace_s`` more for the others; return how many have, or raise why none has."""
+    pending = set(dials)
+    connected = 0
+    while pending and not connected:
+        _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        connected = _succeeded(dials)
+    if pending:
+        await asyncio.wait(pending, timeout=grace_s)
+        connected = _succeeded(dials)
+    if dials and not connected:
+        await next(iter(dials))
+    return connected
+
+
+def _succeeded(dials: Collection[asyncio.Task[PeerConnection]]) -> int:
+    return sum(dial.done() and dial.exception() is None for dial in dials)

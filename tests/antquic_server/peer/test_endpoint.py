@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from contextlib import ExitStack
 
 import pytest
 
@@ -36,12 +37,36 @@ def test_known_peers_are_connected_at_the_start() -> None:
     run(story())
 
 
+def test_known_peers_that_are_away_cost_no_more_than_a_moment() -> None:
+    """However many there are, and whether before or after the one that answers; they are looked for later."""
+
+    async def story() -> None:
+        async with Endpoint(loopback()) as node:
+            with ExitStack() as stack:
+                silent = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(4)]
+                for each in silent:
+                    each.bind(("127.0.0.1", 0))
+                away = [f"127.0.0.1:{each.getsockname()[1]}" for each in silent]
+                known = (*away[:2], str(node.addresses[0]), *away[2:])
+                began_s = asyncio.get_running_loop().time()
+                async with Endpoint(loopback(known_peers=known, dial_timeout_s=30)) as peer:
+                    assert asyncio.get_running_loop().time() - began_s < 10
+                    assert [item.peer_id for item in peer.connections] == [node.peer_id]
+                    assert peer.stats().connected_nodes == 1
+                    silent[0].close()
+                    late = Endpoint(PeerSettings(listen=(away[0],)))
+                    async with late:
+                        await eventually(lambda: peer.stats().connected_nodes == 2, what="the one that was late")
+
+    run(story())
+
+
 def test_no_known_peer_at_all_is_an_error() -> None:
     """It names the first."""
 
     async def story() -> None:
         with pytest.raises(PeerUnreachableError) as caught:
-            async with Endpoint(loopback(known_peers=("127.0.0.1:9",), dial_timeout_s=0.3)):
+            async with Endpoint(loopback(known_peers=("127.0.0.1:9", "127.0.0.1:11"), dial_timeout_s=0.3)):
                 pass
         assert (caught.value.target, caught.value.reason) == ("127.0.0.1:9", Failure.DIAL_TIMEOUT)
 
