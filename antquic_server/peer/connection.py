@@ -2,14 +2,15 @@
 
 import asyncio
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from aioquic.quic.events import StopSendingReceived, StreamDataReceived, StreamReset
 
 from antquic_server.errors import PeerClosedError, PeerError, UsageError
+from antquic_server.peer.inbox import Inbox
 from antquic_server.peer.link import Link
 from antquic_server.peer.punching import Failure
 from antquic_server.peer.settings import PeerSettings
@@ -21,8 +22,6 @@ from antquic_server.protocol.seam.connection import NodeQuicConnection
 
 __all__ = ["PeerConnection"]
 
-Item = TypeVar("Item")
-
 SEND_HIGH_BYTES = 1 << 20
 """Unacknowledged data of a connection beyond which ``send_message`` waits."""
 CLOSE_GRACE_S = 1.0
@@ -31,36 +30,6 @@ PROBE_TIMEOUT_S = 5.0
 MAX_PENDING_DATAGRAMS = 256
 """DATAGRAM frames that wait for congestion control; more are dropped and counted."""
 _SERVER_INITIATED = 1
-
-
-class _Inbox(Generic[Item]):
-    """A bounded queue that ends with the connection."""
-
-    def __init__(self, maximum: int) -> None:
-        self._items: deque[Item] = deque()
-        self._maximum = maximum
-        self._changed = asyncio.Event()
-        self._error: PeerError | None = None
-
-    def put(self, item: Item) -> bool:
-        """Add an item; False when the queue is full."""
-        if len(self._items) >= self._maximum:
-            return False
-        self._items.append(item)
-        self._changed.set()
-        return True
-
-    def end(self, error: PeerError) -> None:
-        self._error = error
-        self._changed.set()
-
-    async def get(self) -> Item:
-        while not self._items:
-            if self._error is not None:
-                raise self._error
-            self._changed.clear()
-            await self._changed.wait()
-        return self._items.popleft()
 
 
 class PeerConnection:
@@ -92,9 +61,9 @@ class PeerConnection:
         self._closing = False
         self._drops = drops
         self._streams = Streams(touch)
-        self._messages: _Inbox[tuple[Link, bytes]] = _Inbox(settings.max_queued_messages)
-        self._datagrams: _Inbox[bytes] = _Inbox(settings.max_queued_datagrams)
-        self._incoming: _Inbox[PeerStream] = _Inbox(settings.max_queued_streams)
+        self._messages: Inbox[tuple[Link, bytes]] = Inbox(settings.max_queued_messages)
+        self._datagrams: Inbox[bytes] = Inbox(settings.max_queued_datagrams)
+        self._incoming: Inbox[PeerStream] = Inbox(settings.max_queued_streams)
         self._progress = asyncio.Event()
         self._path_changed = asyncio.Event()
         self._probes: dict[bytes, asyncio.Future[float]] = {}

@@ -18,11 +18,12 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
-from antquic_server.errors import PeerUnreachableError
+from antquic_server.errors import PeerError, PeerUnreachableError
 from antquic_server.net.udp import PathAddress
 from antquic_server.peer.connection import PeerConnection
 from antquic_server.peer.connections import Connections
 from antquic_server.peer.core import PeerCore
+from antquic_server.peer.dials import give_up
 from antquic_server.peer.factory import QuicFactory
 from antquic_server.peer.keeper import Keeper
 from antquic_server.peer.link import Link
@@ -96,12 +97,17 @@ class Endpoint:
 
     async def _connect_known_peers(self) -> None:
         """Dial all known peers at once and go on with those that answer; the first error counts if none does."""
-        dials = [asyncio.create_task(self.connect(text)) for text in dict.fromkeys(self.settings.known_peers)]
+
+        async def dial(address: str) -> PeerConnection:
+            # Goes on when nobody waits any more.
+            return await self._connections.dialled(self._dial(address))
+
+        dials = [asyncio.create_task(dial(text)) for text in dict.fromkeys(self.settings.known_peers)]
         try:
             connected = await _some(dials, KNOWN_PEERS_GRACE_S)
         finally:
-            for dial in dials:
-                dial.cancel()
+            for waiting in dials:
+                waiting.cancel()
             await asyncio.gather(*dials, return_exceptions=True)
         # A node says so once it has us in its books: before, it could not introduce anybody to us. And what several
         # say, or one at two of its ports, tells us how our NAT maps.
@@ -192,7 +198,19 @@ class Endpoint:
         Raises:
             PeerUnreachableError: Nobody answered, or the handshake failed.
             AddressDecodeError: The text is no address.
+
+        Whoever does not wait for the end, by a timeout of its own for instance, ends the dial.
         """
+        link = self._dial(address)
+        try:
+            return await self._connections.dialled(link)
+        except asyncio.CancelledError:
+            if not (link.ready or link.closed):
+                give_up(link)
+                self._touch(link)
+            raise
+
+    def _dial(self, address: str | SocketAddress) -> Link:
         target = SocketAddress.parse(address) if isinstance(address, str) else address
         link = None if self._closed else self._core.dial(target, time.monotonic())
         if link is None:
@@ -200,7 +218,7 @@ class Endpoint:
             detail = "no open socket of ours has that address family"
             raise PeerUnreachableError(str(target), LocalFailure.NO_SOCKET, detail)
         self._pump_soon()
-        return await self._connections.dialled(link)
+        return link
 
     async def connect_peer(
         self, peer_id: bytes, *, via: PeerConnection | Sequence[PeerConnection] | None = None
@@ -261,13 +279,17 @@ class Endpoint:
         return self._core.relaying.listener.address
 
     async def accept(self) -> PeerConnection:
-        """Return the next peer that has connected to us without our asking."""
+        """Return the next peer that has connected to us without our asking; PeerError once the endpoint is closed."""
         return await self._connections.incoming.get()
 
     async def incoming(self) -> AsyncIterator[PeerConnection]:
-        """Yield every peer that connects to us without our asking."""
+        """Yield every peer that connects to us without our asking, until the endpoint is closed."""
         while True:
-            yield await self.accept()
+            try:
+                connection = await self.accept()
+            except PeerError:
+                return
+            yield connection
 
     # Driving the core.
 

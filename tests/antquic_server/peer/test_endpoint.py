@@ -6,8 +6,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from antquic_server.errors import AddressDecodeError, PeerUnreachableError
+from antquic_server.errors import AddressDecodeError, PeerError, PeerUnreachableError
 from antquic_server.identity import identity_from_seed
+from antquic_server.peer.connection import PeerConnection
 from antquic_server.peer.endpoint import Endpoint
 from antquic_server.peer.factory import QuicFactory
 from antquic_server.peer.punching import Failure
@@ -234,6 +235,48 @@ def test_a_flood_of_first_packets_does_not_keep_others_out() -> None:
     run(story())
 
 
+def test_whoever_waits_for_others_hears_of_the_end() -> None:
+    """Of our own endpoint, now or later."""
+
+    async def story() -> None:
+        endpoint = Endpoint(loopback())
+
+        async def everybody() -> list[PeerConnection]:
+            return [connection async for connection in endpoint.incoming()]
+
+        async with endpoint:
+            waiting = [asyncio.create_task(endpoint.accept()) for _ in range(2)]
+            others = asyncio.create_task(everybody())
+            await asyncio.sleep(0)
+        for each in waiting:
+            with pytest.raises(PeerError, match="the endpoint was closed"):
+                await each
+        assert await others == []
+        with pytest.raises(PeerError, match="the endpoint was closed"):
+            await endpoint.accept()
+
+    run(story())
+
+
+def test_dial_that_nobody_waits_for_is_ended() -> None:
+    """It cannot become a connection that nobody knows of."""
+
+    async def story() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as late:
+            late.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{late.getsockname()[1]}"
+            async with Endpoint(loopback(dial_timeout_s=30)) as guest:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(guest.connect(address), 0.05)
+                await eventually(lambda: not len(guest._core.links), what="end of the dial")
+                late.close()
+                async with Endpoint(PeerSettings(listen=(address,))):
+                    connection = await guest.connect(address)
+                    assert guest.connections == [connection]
+
+    run(story())
+
+
 # Known peers are kept.
 
 
@@ -263,7 +306,7 @@ def test_known_peer_that_is_restarted_is_connected_again() -> None:
                 await peer.connections[0].send_message(b"back")
                 assert await (await node.accept()).recv_message() == b"back"
             # Nobody has come to us: the connections are our own.
-            assert peer._connections.incoming.empty()
+            assert not len(peer._connections.incoming)
         await node.close()
 
     run(story())
