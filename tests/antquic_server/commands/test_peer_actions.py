@@ -140,9 +140,8 @@ def test_receiving_ends_when_nobody_is_let_in_any_more(tmp_path: Path) -> None:
     """With the error, instead of waiting for ever for files of nobody."""
 
     class Endpoint:
-        async def incoming(self) -> AsyncIterator[None]:
+        def incoming(self) -> AsyncIterator[None]:
             raise RuntimeError("a mistake of ours")
-            yield
 
     async def story() -> None:
         endpoint: Any = Endpoint()
