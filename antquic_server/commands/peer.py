@@ -35,7 +35,8 @@ Without --identity the key lasts as long as the command.
 
 Of a configuration file count [nat], [mtu], [pqc], and of [endpoint] max_connections, idle_timeout_s and keep_alive_s.
 
-exit codes: 0 done, 1 the peer was not reached or a transfer failed, 2 bad usage or configuration, 3 cannot start
+exit codes: 0 done, 1 the peer was not reached or a transfer failed, 2 bad usage or configuration, 3 cannot start,
+128 and its number a signal
 """
 
 PEER_ID_DIGITS = 64
@@ -116,8 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     # Imported only now because it brings the event loop and all of QUIC along.
     from antquic_server.commands import peer_actions
 
-    peer_actions.run(arguments, settings)
-    return 0
+    return peer_actions.run(arguments, settings)
 
 
 def _settings(arguments: argparse.Namespace) -> "PeerSettings":

@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import json
+import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from antquic_server.commands.identity import expand_path
 from antquic_server.commands.one_line import one_line
 from antquic_server.commands.peer import as_peer_id
 from antquic_server.commands.progress import ProgressBar
-from antquic_server.errors import DecodeError, PeerClosedError, PeerError, PeerUnreachableError
+from antquic_server.errors import DecodeError, ExitCode, PeerClosedError, PeerError, PeerUnreachableError
 from antquic_server.peer.connection import PeerConnection
 from antquic_server.peer.endpoint import Endpoint
 from antquic_server.peer.files import receive_file, send_file
@@ -29,13 +31,18 @@ _WHY = {
 }
 """Why a connection has the path it has, and not a better one; of a relayed one it depends."""
 
+SIGNALLED = 128
+"""Exit code of a program that a signal has ended, as shells report it: this and the signal's number."""
 
-def run(arguments: argparse.Namespace, settings: PeerSettings) -> None:
-    """Run one action to its end."""
+
+def run(arguments: argparse.Namespace, settings: PeerSettings) -> int:
+    """Run one action to its end, or until a signal ends it; returns the exit code."""
+    ended_by: list[int] = []
     reporter = _Reporter(as_json=arguments.json)
     action = {"listen": _listen, "connect": _connect, "send": _send, "receive": _receive}[arguments.action]
 
     async def main() -> None:
+        _end_at_signals(ended_by.append)
         async with Endpoint(settings) as endpoint:
             if settings.relay_listen:
                 await endpoint.listen_relayed()
@@ -46,6 +53,25 @@ def run(arguments: argparse.Namespace, settings: PeerSettings) -> None:
         asyncio.run(main())
     except PeerUnreachableError as error:
         raise reporter.unreachable(error) from None
+    except asyncio.CancelledError:
+        if not ended_by:
+            raise
+    return SIGNALLED + ended_by[0] if ended_by else ExitCode.OK
+
+
+def _end_at_signals(note: Callable[[int], None]) -> None:
+    """Have the signals that end a program cancel this task, which tells peers and leaves no half of a file behind."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None, "called in a task"
+
+    def end(number: int) -> None:
+        note(number)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # What was started with nohup goes on.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, end, number)
 
 
 class _Reporter:

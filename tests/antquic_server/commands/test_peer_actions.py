@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -24,11 +25,12 @@ from antquic_server.commands.peer_actions import (
     why,
 )
 from antquic_server.errors import PeerError
+from antquic_server.peer.endpoint import Endpoint
 from antquic_server.peer.files import MAGIC, send_file
 from antquic_server.peer.punching import Failure
 from support.json_lines import JsonLineProcess
 from support.node import REPOSITORY, StartNode, node_environment
-from support.peers import Couple, eventually, with_couple
+from support.peers import Couple, eventually, loopback, with_couple
 from support.virtual_network import Dependence, NatKind, VirtualNetwork
 
 TIMEOUT_S = 30.0
@@ -139,12 +141,12 @@ def test_a_file_goes_from_one_to_the_other(start_node: StartNode, peer: Any, tmp
 def test_receiving_ends_when_nobody_is_let_in_any_more(tmp_path: Path) -> None:
     """With the error, instead of waiting for ever for files of nobody."""
 
-    class Endpoint:
+    class Broken:
         def incoming(self) -> AsyncIterator[None]:
             raise RuntimeError("a mistake of ours")
 
     async def story() -> None:
-        endpoint: Any = Endpoint()
+        endpoint: Any = Broken()
         arguments = argparse.Namespace(words=[str(tmp_path)], count=1)
         async with asyncio.timeout(TIMEOUT_S):
             await _receive(endpoint, arguments, _Reporter(as_json=True))
@@ -236,6 +238,29 @@ def test_a_file_for_somebody_who_takes_none_fails_at_once(
     assert listener.event("refused")["peer_id"] == sender.event("ready")["peer_id"]
     assert listener.event("disconnected")
     assert listener.running
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_tells_the_peers_and_leaves_no_half_of_a_file(peer: Any, tmp_path: Path, number: int) -> None:
+    """And is what the exit code says."""
+    receiver = peer("receive", str(tmp_path))
+    (address,) = receiver.event("ready")["addresses"]
+
+    async def story() -> None:
+        async with Endpoint(loopback()) as sender:
+            connection = await sender.connect(address)
+            stream = await connection.open_stream()
+            await stream.write(MAGIC + b"\0\1a" + (1 << 30).to_bytes(8, "big") + bytes(100_000))
+            await eventually(lambda: list(tmp_path.iterdir()), what="begin of the transfer")
+            receiver.process.send_signal(number)
+            async with asyncio.timeout(TIMEOUT_S):
+                await connection.closed.wait()
+            assert connection.close_reason == "PeerShutdown"
+
+    asyncio.run(story())
+    assert receiver.wait(timeout_s=TIMEOUT_S) == 128 + number
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.end_to_end
