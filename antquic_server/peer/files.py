@@ -30,6 +30,8 @@ MAX_STORED_NAME_BYTES = 240
 DIGEST_BYTES = 32
 CHUNK_BYTES = 256 * 1024
 MAX_COPIES = 10_000
+MAX_CHARACTER_BYTES = 4
+"""Of UTF-8."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the name, the bytes done and the bytes of the whole file."""
@@ -57,7 +59,7 @@ async def send_file(connection: PeerConnection, path: Path, progress: Progress) 
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             stream = await connection.open_stream()
-            name = path.name.encode()[:MAX_NAME_BYTES]
+            name = _cut(os.fsencode(path.name), MAX_NAME_BYTES)
             await stream.write(MAGIC + len(name).to_bytes(2, "big") + name + size.to_bytes(8, "big"))
             done = 0
             while chunk := await asyncio.to_thread(file.read, min(CHUNK_BYTES, size - done)):
@@ -132,7 +134,16 @@ def _safe_name_untrusted(raw: bytes) -> str:
     text = raw.decode("utf-8", "replace").replace("\\", "/")
     name = "".join(char if char.isprintable() else "_" for char in PurePosixPath(text).name).lstrip(".")
     # Every byte that is no UTF-8 has become three, so that even a name of 255 may be too long.
-    return name.encode()[:MAX_STORED_NAME_BYTES].decode("utf-8", "ignore") or "unnamed"
+    return _cut(name.encode(), MAX_STORED_NAME_BYTES).decode() or "unnamed"
+
+
+def _cut(name: bytes, limit_bytes: int) -> bytes:
+    """Return the beginning of a name, up to the end of a character; what is no UTF-8 is cut anywhere."""
+    end = min(len(name), limit_bytes)
+    for _ in range(MAX_CHARACTER_BYTES - 1):
+        if end < len(name) and name[end] & 0xC0 == 0x80:
+            end -= 1
+    return name[:end]
 
 
 def _discard(temporary: Path) -> None:

@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import json
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -238,6 +240,32 @@ def test_a_file_for_somebody_who_takes_none_fails_at_once(
     assert listener.event("refused")["peer_id"] == sender.event("ready")["peer_id"]
     assert listener.event("disconnected")
     assert listener.running
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("form", [["--json"], []], ids=["json", "text"])
+def test_a_file_whose_name_is_no_text_is_sent(peer: Any, tmp_path: Path, form: list[str]) -> None:
+    """Without a traceback; its name is shown with escapes."""
+    source, inbox = tmp_path / os.fsdecode(b"bad\xff.txt"), tmp_path / "inbox"
+    source.write_bytes(b"x")
+    inbox.mkdir()
+    receiver = peer("receive", str(inbox))
+    (address,) = receiver.event("ready")["addresses"]
+
+    command = [sys.executable, "-m", "antquic_server", "peer", "send", str(source), address, "--listen", "127.0.0.1:0"]
+    environment = node_environment() | {"PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(
+        [*command, *form],
+        env=environment,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"bad\udcff.txt" in done.stdout
+    assert receiver.event("received")["bytes"] == 1
 
 
 @pytest.mark.end_to_end

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antquic_server.errors import MessageDecodeError, PeerError, UsageError
-from antquic_server.peer.files import MAGIC, _link_as, _safe_name_untrusted, receive_file, send_file
+from antquic_server.peer.files import MAGIC, _cut, _link_as, _safe_name_untrusted, receive_file, send_file
 from support.peers import Couple, with_couple
 
 
@@ -120,6 +120,31 @@ def test_a_file_that_cannot_be_stored_is_a_failed_transfer(tmp_path: Path, monke
 
     with_couple(story)
     assert (inbox / "a").read_bytes() == source.read_bytes()
+
+
+def test_a_name_that_is_no_utf_8_is_sent_all_the_same(tmp_path: Path) -> None:
+    """And stored with a mark in the place of what is none."""
+    source, inbox = tmp_path / os.fsdecode(b"bad\xff.txt"), tmp_path / "inbox"
+    source.write_bytes(b"x")
+    inbox.mkdir()
+
+    async def story(couple: Couple) -> None:
+        sender = asyncio.create_task(send_file(couple.here, source, quiet))
+        await receive_file(await couple.there.accept_stream(), inbox, quiet)
+        await sender
+
+    with_couple(story)
+    assert [item.name for item in inbox.iterdir()] == ["bad\ufffd.txt"]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=90), st.integers(0, 255))
+def test_a_cut_name_ends_with_a_whole_character(name: str, limit: int) -> None:
+    """It is as long as it may be."""
+    cut = _cut(name.encode(), limit)
+
+    assert name.startswith(cut.decode())
+    assert len(cut) <= limit
+    assert cut == name.encode() or len(cut) > limit - 4
 
 
 @pytest.mark.parametrize("raw", [b"\xff" * 255, b"l" * 251 + b".txt", "é".encode() * 127], ids=["no UTF-8", "l", "é"])
