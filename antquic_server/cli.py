@@ -30,6 +30,7 @@ from antquic_server.commands import (
     top,
     tune,
 )
+from antquic_server.commands.one_line import one_line
 from antquic_server.errors import AntQuicError, ConfigurationError, ExitCode, UsageError
 
 __all__ = ["main"]
@@ -147,7 +148,7 @@ def _discard(stream: TextIO) -> None:
 
 def _complain(text: str) -> None:
     try:
-        print(f"{PROGRAM}: error: {_one_line(text)}", file=sys.stderr)
+        print(f"{PROGRAM}: error: {one_line(text)}", file=sys.stderr)
     except OSError:
         # Where nobody can be told, the exit code still tells.
         _discard(sys.stderr)
@@ -211,8 +212,3 @@ def _refuse_unknown(parser: _Parser, unknown: Sequence[str]) -> None:
 def _did_you_mean(word: str, known: Sequence[str] | dict[str, _Command]) -> str:
     near = get_close_matches(word, known, n=1)
     return f" (did you mean {near[0]}?)" if near else ""
-
-
-def _one_line(text: str) -> str:
-    """Escape line breaks and whatever else could command a terminal; keys and paths come from outside."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

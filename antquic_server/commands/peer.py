@@ -35,7 +35,8 @@ Without --identity the key lasts as long as the command.
 
 Of a configuration file count [nat], [mtu], [pqc], and of [endpoint] max_connections, idle_timeout_s and keep_alive_s.
 
-exit codes: 0 done, 1 the peer was not reached or a transfer failed, 2 bad usage or configuration, 3 cannot start
+exit codes: 0 done, 1 the peer was not reached or a transfer failed, 2 bad usage or configuration, 3 cannot start,
+128 and its number a signal
 """
 
 PEER_ID_DIGITS = 64
@@ -61,7 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--listen", metavar="ADDRESS", action="append", help="UDP address to use (default 0.0.0.0:0)")
     parser.add_argument("--identity", metavar="FILE", help="key as PEM file, made if it does not exist")
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=float, help="for reaching a peer (nat.discovery_timeout_s, default 10)"
+        "--timeout",
+        metavar="SECONDS",
+        type=float,
+        help="for reaching a peer (nat.discovery_timeout_s, default 10); a dial takes no longer either",
     )
     parser.add_argument(
         "--retries",
@@ -113,8 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     # Imported only now because it brings the event loop and all of QUIC along.
     from antquic_server.commands import peer_actions
 
-    peer_actions.run(arguments, settings)
-    return 0
+    return peer_actions.run(arguments, settings)
 
 
 def _settings(arguments: argparse.Namespace) -> "PeerSettings":
@@ -144,6 +147,8 @@ def _settings(arguments: argparse.Namespace) -> "PeerSettings":
         relay=arguments.relay,
         relay_listen=arguments.relay_listen,
     )
+    if arguments.timeout is not None:
+        plain = replace(plain, dial_timeout_s=min(plain.dial_timeout_s, arguments.timeout))
     # Last, because it makes a file: not for a command that is refused.
     identity = None if arguments.identity is None else load_or_create_identity(expand_path(arguments.identity))
     return plain if identity is None else replace(plain, identity_seed=identity.seed)

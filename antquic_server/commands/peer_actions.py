@@ -3,14 +3,17 @@
 import argparse
 import asyncio
 import json
+import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from antquic_server.commands.identity import expand_path
+from antquic_server.commands.one_line import one_line
 from antquic_server.commands.peer import as_peer_id
 from antquic_server.commands.progress import ProgressBar
-from antquic_server.errors import DecodeError, PeerClosedError, PeerError, PeerUnreachableError
+from antquic_server.errors import DecodeError, ExitCode, PeerClosedError, PeerError, PeerUnreachableError
 from antquic_server.peer.connection import PeerConnection
 from antquic_server.peer.endpoint import Endpoint
 from antquic_server.peer.files import receive_file, send_file
@@ -28,13 +31,18 @@ _WHY = {
 }
 """Why a connection has the path it has, and not a better one; of a relayed one it depends."""
 
+SIGNALLED = 128
+"""Exit code of a program that a signal has ended, as shells report it: this and the signal's number."""
 
-def run(arguments: argparse.Namespace, settings: PeerSettings) -> None:
-    """Run one action to its end."""
+
+def run(arguments: argparse.Namespace, settings: PeerSettings) -> int:
+    """Run one action to its end, or until a signal ends it; returns the exit code."""
+    ended_by: list[int] = []
     reporter = _Reporter(as_json=arguments.json)
     action = {"listen": _listen, "connect": _connect, "send": _send, "receive": _receive}[arguments.action]
 
     async def main() -> None:
+        _end_at_signals(ended_by.append)
         async with Endpoint(settings) as endpoint:
             if settings.relay_listen:
                 await endpoint.listen_relayed()
@@ -45,6 +53,25 @@ def run(arguments: argparse.Namespace, settings: PeerSettings) -> None:
         asyncio.run(main())
     except PeerUnreachableError as error:
         raise reporter.unreachable(error) from None
+    except asyncio.CancelledError:
+        if not ended_by:
+            raise
+    return SIGNALLED + ended_by[0] if ended_by else ExitCode.OK
+
+
+def _end_at_signals(note: Callable[[int], None]) -> None:
+    """Have the signals that end a program cancel this task, which tells peers and leaves no half of a file behind."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None, "called in a task"
+
+    def end(number: int) -> None:
+        note(number)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # What was started with nohup goes on.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, end, number)
 
 
 class _Reporter:
@@ -53,8 +80,9 @@ class _Reporter:
     def __init__(self, *, as_json: bool) -> None:
         self._json = as_json
 
-    def tell(self, event: str, text: str, **facts: object) -> None:
-        """Print one event."""
+    def tell(self, event: str, *lines: str, **facts: object) -> None:
+        """Print one event; whatever is not printable in the lines for people is escaped: some of it is of strangers."""
+        text = "\n".join(map(one_line, lines))
         print(json.dumps({"event": event, **facts}) if self._json else text, flush=True)
 
     def ready(self, endpoint: Endpoint) -> None:
@@ -62,10 +90,12 @@ class _Reporter:
         statistics = endpoint.stats()
         seen = ", ".join(statistics.external_addresses) or "nobody has told us"
         relay = endpoint.relay_address
-        by_relay = "" if relay is None else f"\nrelayed  {relay}, an address of the node"
         self.tell(
             "ready",
-            f"peer id  {endpoint.peer_id.hex()}\nseen at  {seen}\nour NAT  {describe_nat(statistics)}{by_relay}",
+            f"peer id  {endpoint.peer_id.hex()}",
+            f"seen at  {seen}",
+            f"our NAT  {describe_nat(statistics)}",
+            *([] if relay is None else [f"relayed  {relay}, an address of the node"]),
             peer_id=endpoint.peer_id.hex(),
             addresses=[str(item) for item in endpoint.addresses],
             external_addresses=list(statistics.external_addresses),
@@ -93,7 +123,7 @@ class _Reporter:
         advice = ADVICE.get(Failure(error.reason)) if error.reason in set(Failure) else None
         if self._json:
             facts = {"target": error.target, "reason": error.reason, "detail": error.detail, "advice": advice}
-            self.tell("unreachable", "", **facts)
+            self.tell("unreachable", **facts)
         detail = error.detail if advice is None else f"{error.detail}; {advice}"
         return PeerUnreachableError(error.target, error.reason, detail)
 
@@ -221,13 +251,20 @@ async def _receive(endpoint: Endpoint, arguments: argparse.Namespace, reporter: 
                 reporter.connected(connection)
                 tasks.create_task(_receive_from(connection, directory, files, reporter))
 
-    greeter = asyncio.create_task(greet())
-    try:
+    async def count() -> None:
         for _ in range(arguments.count):
             await files.get()
+
+    greeter, counter = asyncio.create_task(greet()), asyncio.create_task(count())
+    try:
+        await asyncio.wait((greeter, counter), return_when=asyncio.FIRST_COMPLETED)
+        if not counter.done():
+            # Nobody is let in any more, so no file would ever come.
+            await greeter
     finally:
         greeter.cancel()
-        await asyncio.gather(greeter, return_exceptions=True)
+        counter.cancel()
+        await asyncio.gather(greeter, counter, return_exceptions=True)
 
 
 async def _receive_from(
@@ -238,11 +275,14 @@ async def _receive_from(
     while True:
         try:
             stream = await connection.accept_stream()
-            with ProgressBar() as bar:
-                got = await receive_file(stream, directory, bar.update)
         except PeerClosedError:
             return
+        try:
+            with ProgressBar() as bar:
+                got = await receive_file(stream, directory, bar.update)
         except (PeerError, DecodeError) as error:
+            # Whoever sends waits for the confirmation, and would do so for ever.
+            stream.reset()
             reporter.tell("failed", f"transfer from {peer_id} failed: {error}", peer_id=peer_id, reason=str(error))
             continue
         reporter.tell(

@@ -2,25 +2,25 @@
 
 import asyncio
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from aioquic.quic.events import StopSendingReceived, StreamDataReceived, StreamReset
 
 from antquic_server.errors import PeerClosedError, PeerError, UsageError
+from antquic_server.peer.inbox import Inbox
 from antquic_server.peer.link import Link
 from antquic_server.peer.punching import Failure
 from antquic_server.peer.settings import PeerSettings
 from antquic_server.peer.stream import PeerStream
+from antquic_server.peer.streams import Streams
 from antquic_server.protocol.codepoints import ApplicationErrorCode
 from antquic_server.protocol.liveness import PROBE_MAGIC, TAG_BYTES, answered_tag_untrusted
 from antquic_server.protocol.seam.connection import NodeQuicConnection
 
 __all__ = ["PeerConnection"]
-
-Item = TypeVar("Item")
 
 SEND_HIGH_BYTES = 1 << 20
 """Unacknowledged data of a connection beyond which ``send_message`` waits."""
@@ -30,36 +30,6 @@ PROBE_TIMEOUT_S = 5.0
 MAX_PENDING_DATAGRAMS = 256
 """DATAGRAM frames that wait for congestion control; more are dropped and counted."""
 _SERVER_INITIATED = 1
-
-
-class _Inbox(Generic[Item]):
-    """A bounded queue that ends with the connection."""
-
-    def __init__(self, maximum: int) -> None:
-        self._items: deque[Item] = deque()
-        self._maximum = maximum
-        self._changed = asyncio.Event()
-        self._error: PeerError | None = None
-
-    def put(self, item: Item) -> bool:
-        """Add an item; False when the queue is full."""
-        if len(self._items) >= self._maximum:
-            return False
-        self._items.append(item)
-        self._changed.set()
-        return True
-
-    def end(self, error: PeerError) -> None:
-        self._error = error
-        self._changed.set()
-
-    async def get(self) -> Item:
-        while not self._items:
-            if self._error is not None:
-                raise self._error
-            self._changed.clear()
-            await self._changed.wait()
-        return self._items.popleft()
 
 
 class PeerConnection:
@@ -90,10 +60,10 @@ class PeerConnection:
         self._close_peer = close_peer
         self._closing = False
         self._drops = drops
-        self._streams: dict[tuple[int, int], PeerStream] = {}
-        self._messages: _Inbox[tuple[Link, bytes]] = _Inbox(settings.max_queued_messages)
-        self._datagrams: _Inbox[bytes] = _Inbox(settings.max_queued_datagrams)
-        self._incoming: _Inbox[PeerStream] = _Inbox(settings.max_queued_streams)
+        self._streams = Streams(touch)
+        self._messages: Inbox[tuple[Link, bytes]] = Inbox(settings.max_queued_messages)
+        self._datagrams: Inbox[bytes] = Inbox(settings.max_queued_datagrams)
+        self._incoming: Inbox[PeerStream] = Inbox(settings.max_queued_streams)
         self._progress = asyncio.Event()
         self._path_changed = asyncio.Event()
         self._probes: dict[bytes, asyncio.Future[float]] = {}
@@ -157,7 +127,7 @@ class PeerConnection:
         """Open a bidirectional stream; PeerClosedError if the connection has ended."""
         quic = self._quic
         stream_id = quic.get_next_available_stream_id()
-        stream = self._streams[self._link.number, stream_id] = PeerStream(self._link, stream_id, self._touch)
+        stream = self._streams.begin(self._link, stream_id)
         # The ID is taken by the first use.
         quic.send_stream_data(stream_id, b"")
         return stream
@@ -290,35 +260,30 @@ class PeerConnection:
         """Handle data or the end of a bidirectional stream."""
         if not isinstance(event, StreamDataReceived | StreamReset | StopSendingReceived):
             return
-        key = (link.number, event.stream_id)
-        stream = self._streams.get(key)
+        stream = self._streams.find(link, event.stream_id)
         if stream is None:
             peers_own = bool(event.stream_id & _SERVER_INITIATED) == link.dialled_by_us
             if not isinstance(event, StreamDataReceived) or not peers_own:
                 return
-            stream = PeerStream(link, event.stream_id, self._touch)
+            stream = self._streams.begin(link, event.stream_id)
             if not self._incoming.put(stream):
                 self._drops["stream_queue_full"] += 1
+                # Kept until it is over, so that what still arrives of it is not taken for another one.
                 stream.reset()
-                return
-            self._streams[key] = stream
         if isinstance(event, StreamDataReceived):
             stream.data_arrived(event.data, end=event.end_stream)
         else:
-            stream.fail(PeerError(f"the peer has given the stream up (code {event.error_code:#x})"))
+            stream.given_up(event.error_code, sends=isinstance(event, StopSendingReceived))
 
     def link_closed(self, number: int, error: PeerError) -> None:
         """End the streams of a QUIC connection that has ended."""
-        for key in [key for key in self._streams if key[0] == number]:
-            self._streams.pop(key).fail(error)
+        self._streams.link_closed(number, error)
 
     def ended(self, code: int, reason: str) -> None:
         """The last QUIC connection has ended: wake everybody."""
         self.close_code, self.close_reason = code, reason
         error = PeerClosedError(code, reason)
-        for stream in self._streams.values():
-            stream.fail(error)
-        self._streams.clear()
+        self._streams.end(error)
         for inbox in (self._messages, self._datagrams, self._incoming):
             inbox.end(error)
         for waiting in self._probes.values():
@@ -331,8 +296,7 @@ class PeerConnection:
     def wake(self) -> None:
         """Something was sent or acknowledged: let waiting writers look again."""
         self._progress.set()
-        for stream in self._streams.values():
-            stream.wake()
+        self._streams.wake()
 
     @property
     def _quic(self) -> NodeQuicConnection:

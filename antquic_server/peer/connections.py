@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 
-from antquic_server.errors import PeerClosedError, PeerUnreachableError
+from antquic_server.errors import PeerClosedError, PeerError, PeerUnreachableError
 from antquic_server.peer.connection import PeerConnection
 from antquic_server.peer.core import PeerCore
 from antquic_server.peer.events import (
@@ -21,6 +21,7 @@ from antquic_server.peer.events import (
     RelayListening,
     StreamActivity,
 )
+from antquic_server.peer.inbox import Inbox
 from antquic_server.peer.keeper import Keeper
 from antquic_server.peer.link import Link
 from antquic_server.peer.punching import Failure
@@ -52,7 +53,7 @@ class Connections:
         close_peer: Callable[[bytes, int, str], None],
         pump_soon: Callable[[], None],
     ) -> None:
-        self.incoming: asyncio.Queue[PeerConnection] = asyncio.Queue(MAX_WAITING_CONNECTIONS)
+        self.incoming: Inbox[PeerConnection] = Inbox(MAX_WAITING_CONNECTIONS)
         self.address_known = asyncio.Event()
         self.relay_changed = asyncio.Event()
         self.relay_refusal = ""
@@ -87,6 +88,7 @@ class Connections:
         for connection in self:
             connection.ended(code, reason)
         self._by_peer.clear()
+        self.incoming.end(PeerError(reason))
         for future in self._dials.values():
             if not future.done():
                 future.set_exception(unreachable("peer", Failure.ENDPOINT_CLOSED))
@@ -178,7 +180,5 @@ class Connections:
             self._pump_soon()
 
     def _offer(self, connection: PeerConnection) -> None:
-        if self.incoming.full():
+        if not self.incoming.put(connection):
             self._core.tallies.drops["accept_queue_full"] += 1
-        else:
-            self.incoming.put_nowait(connection)

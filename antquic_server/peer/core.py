@@ -66,7 +66,7 @@ class PeerCore:
         settings: PeerSettings,
         own_peer_id: bytes,
         make_client: Callable[[str], Quic],
-        make_server: Callable[[bytes], Quic],
+        make_server: Callable[..., Quic],
         path_to: Callable[[SocketAddress], Path | None],
         local_addresses: Callable[[], list[SocketAddress]],
         unix_s: Callable[[], float],

@@ -10,7 +10,7 @@ from antquic_server.peer.statistics import Tallies
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.codepoints import ApplicationErrorCode
 
-__all__ = ["DIRECT_SERVER_NAME", "PUNCH_SERVER_NAME", "Dials", "failed_dial"]
+__all__ = ["DIRECT_SERVER_NAME", "PUNCH_SERVER_NAME", "Dials", "failed_dial", "give_up"]
 
 DIRECT_SERVER_NAME = "peer"
 PUNCH_SERVER_NAME = "nat-traversal-peer"
@@ -76,16 +76,25 @@ class Dials:
         for link in self._links:
             wanted = link.ready or link.quic.handshake_complete
             if link.introduced and link.expected_peer_id == target and not wanted:
-                if link.quic.is_pristine:
-                    link.quic.abandon(0, "not needed")
-                    self._links.touch(link)
-                else:
-                    self.supersede(link)
+                give_up(link)
+                self._links.touch(link)
 
     def supersede(self, link: Link) -> None:
         """Close a connection that another one has made needless."""
-        link.quic.close(error_code=ApplicationErrorCode.SUPERSEDED, reason_phrase="Superseded")
+        _close_superseded(link)
         self._links.touch(link)
+
+
+def give_up(link: Link) -> None:
+    """End a dial that is not wanted any more; whoever has heard of it is told with the next flush."""
+    if link.quic.is_pristine:
+        link.quic.abandon(0, "not needed")
+    else:
+        _close_superseded(link)
+
+
+def _close_superseded(link: Link) -> None:
+    link.quic.close(error_code=ApplicationErrorCode.SUPERSEDED, reason_phrase="Superseded")
 
 
 def failed_dial(link: Link, reason: str) -> DialFailed:

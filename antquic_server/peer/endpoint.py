@@ -12,17 +12,18 @@ The peer library's front door: an :class:`Endpoint` with sockets, a clock and co
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
-from antquic_server.errors import PeerUnreachableError
+from antquic_server.errors import PeerError, PeerUnreachableError
 from antquic_server.net.udp import PathAddress
 from antquic_server.peer.connection import PeerConnection
 from antquic_server.peer.connections import Connections
 from antquic_server.peer.core import PeerCore
+from antquic_server.peer.dials import give_up
 from antquic_server.peer.factory import QuicFactory
 from antquic_server.peer.keeper import Keeper
 from antquic_server.peer.link import Link
@@ -38,6 +39,8 @@ __all__ = ["Endpoint", "LocalFailure"]
 
 NODE_READY_S = 1.0
 """How long to wait at the start for the nodes to tell us our address; some never do."""
+KNOWN_PEERS_GRACE_S = 1.0
+"""How long to wait at the start for more of the known peers, once one is connected; the others may follow later."""
 CLOSE_LINGER_S = 0.02
 """Long enough for the closes to leave; nobody answers them."""
 
@@ -93,16 +96,19 @@ class Endpoint:
         return self
 
     async def _connect_known_peers(self) -> None:
-        """Connect to every known peer there is; the first error counts if there is none."""
-        errors = []
-        for text in dict.fromkeys(self.settings.known_peers):
-            try:
-                await self.connect(text)
-            except PeerUnreachableError as error:
-                errors.append(error)
-        connected = len(set(self.settings.known_peers)) - len(errors)
-        if errors and not connected:
-            raise errors[0]
+        """Dial all known peers at once and go on with those that answer; the first error counts if none does."""
+
+        async def dial(address: str) -> PeerConnection:
+            # Goes on when nobody waits any more.
+            return await self._connections.dialled(self._dial(address))
+
+        dials = [asyncio.create_task(dial(text)) for text in dict.fromkeys(self.settings.known_peers)]
+        try:
+            connected = await _some(dials, KNOWN_PEERS_GRACE_S)
+        finally:
+            for waiting in dials:
+                waiting.cancel()
+            await asyncio.gather(*dials, return_exceptions=True)
         # A node says so once it has us in its books: before, it could not introduce anybody to us. And what several
         # say, or one at two of its ports, tells us how our NAT maps.
         with suppress(TimeoutError):
@@ -192,7 +198,19 @@ class Endpoint:
         Raises:
             PeerUnreachableError: Nobody answered, or the handshake failed.
             AddressDecodeError: The text is no address.
+
+        Whoever does not wait for the end, by a timeout of its own for instance, ends the dial.
         """
+        link = self._dial(address)
+        try:
+            return await self._connections.dialled(link)
+        except asyncio.CancelledError:
+            if not (link.ready or link.closed):
+                give_up(link)
+                self._touch(link)
+            raise
+
+    def _dial(self, address: str | SocketAddress) -> Link:
         target = SocketAddress.parse(address) if isinstance(address, str) else address
         link = None if self._closed else self._core.dial(target, time.monotonic())
         if link is None:
@@ -200,7 +218,7 @@ class Endpoint:
             detail = "no open socket of ours has that address family"
             raise PeerUnreachableError(str(target), LocalFailure.NO_SOCKET, detail)
         self._pump_soon()
-        return await self._connections.dialled(link)
+        return link
 
     async def connect_peer(
         self, peer_id: bytes, *, via: PeerConnection | Sequence[PeerConnection] | None = None
@@ -261,13 +279,17 @@ class Endpoint:
         return self._core.relaying.listener.address
 
     async def accept(self) -> PeerConnection:
-        """Return the next peer that has connected to us without our asking."""
+        """Return the next peer that has connected to us without our asking; PeerError once the endpoint is closed."""
         return await self._connections.incoming.get()
 
     async def incoming(self) -> AsyncIterator[PeerConnection]:
-        """Yield every peer that connects to us without our asking."""
+        """Yield every peer that connects to us without our asking, until the endpoint is closed."""
         while True:
-            yield await self.accept()
+            try:
+                connection = await self.accept()
+            except PeerError:
+                return
+            yield connection
 
     # Driving the core.
 
@@ -333,3 +355,22 @@ class Endpoint:
         deadline_s = min((at_s for at_s in times if at_s is not None), default=None)
         if deadline_s is not None and not self._closed:
             self._timer = self._loop.call_later(max(0.0, deadline_s - time.monotonic()), self._timer_fired)
+
+
+async def _some(dials: Collection[asyncio.Task[PeerConnection]], grace_s: float) -> int:
+    """Wait until one has succeeded and ``grace_s`` more for the others; return how many have, or raise why none has."""
+    pending = set(dials)
+    connected = 0
+    while pending and not connected:
+        _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        connected = _succeeded(dials)
+    if pending:
+        await asyncio.wait(pending, timeout=grace_s)
+        connected = _succeeded(dials)
+    if dials and not connected:
+        await next(iter(dials))
+    return connected
+
+
+def _succeeded(dials: Collection[asyncio.Task[PeerConnection]]) -> int:
+    return sum(dial.done() and dial.exception() is None for dial in dials)

@@ -8,7 +8,7 @@ from aioquic.tls import load_pem_private_key, load_pem_x509_certificates
 
 from antquic_server.certificates import self_signed_certificate
 from antquic_server.identity import Identity, identity_from_seed
-from antquic_server.peer.links import CONNECTION_ID_BYTES
+from antquic_server.peer.admission import CONNECTION_ID_BYTES
 from antquic_server.peer.settings import PeerSettings
 from antquic_server.pqc.pool import PqcPool
 from antquic_server.pqc.select import load_provider
@@ -81,12 +81,13 @@ class QuicFactory:
         configuration.server_name = server_name
         return NodeQuicConnection(configuration=configuration, options=self._options)
 
-    def server(self, destination_cid: bytes) -> NodeQuicConnection:
-        """Make a connection for a client whose first Initial went to ``destination_cid``."""
+    def server(self, destination_cid: bytes, retry_source_cid: bytes | None = None) -> NodeQuicConnection:
+        """Make one for a client whose first Initial went to ``destination_cid``, and the next to our Retry's ID."""
         return NodeQuicConnection(
             configuration=self._server_configuration,
             options=self._options,
             original_destination_connection_id=destination_cid,
+            retry_source_connection_id=retry_source_cid,
         )
 
     def close(self) -> None:

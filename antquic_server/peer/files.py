@@ -11,6 +11,7 @@ Lengths are big-endian. The name is a suggestion: of a path only the last part c
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -24,9 +25,13 @@ __all__ = ["Progress", "Transfer", "receive_file", "send_file"]
 
 MAGIC = b"ANTFILE1"
 MAX_NAME_BYTES = 255
+MAX_STORED_NAME_BYTES = 240
+"""Of a file that is stored, in UTF-8: file systems take 255, and a number may be added."""
 DIGEST_BYTES = 32
 CHUNK_BYTES = 256 * 1024
 MAX_COPIES = 10_000
+MAX_CHARACTER_BYTES = 4
+"""Of UTF-8."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the name, the bytes done and the bytes of the whole file."""
@@ -54,7 +59,7 @@ async def send_file(connection: PeerConnection, path: Path, progress: Progress) 
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             stream = await connection.open_stream()
-            name = path.name.encode()[:MAX_NAME_BYTES]
+            name = _cut(os.fsencode(path.name), MAX_NAME_BYTES)
             await stream.write(MAGIC + len(name).to_bytes(2, "big") + name + size.to_bytes(8, "big"))
             done = 0
             while chunk := await asyncio.to_thread(file.read, min(CHUNK_BYTES, size - done)):
@@ -80,8 +85,7 @@ async def receive_file(stream: PeerStream, directory: Path, progress: Progress) 
 
     Raises:
         MessageDecodeError: What arrives is no file, or not the one that was announced.
-        UsageError: The directory cannot be written.
-        PeerError: The stream ended early.
+        PeerError: The stream ended early, or the file cannot be stored.
     """
     name, size = await _read_header_untrusted(stream)
     digest = sha256()
@@ -105,9 +109,12 @@ async def receive_file(stream: PeerStream, directory: Path, progress: Progress) 
             finally:
                 _discard(temporary)
     except OSError as exc:
-        raise UsageError(f"{directory}: {exc.strerror}") from exc
-    await stream.write(digest.digest())
-    await stream.close()
+        # What a stranger sends is no mistake of whoever receives: the disk is full, or too much is asked of it.
+        raise PeerError(f"{name}: cannot be stored in {directory}: {exc.strerror}") from exc
+    with suppress(PeerError):
+        # It has arrived whole and is stored, even if the sender has not waited to hear so.
+        await stream.write(digest.digest())
+        await stream.close()
     return Transfer(path=path, size_bytes=size, sha256=digest.hexdigest())
 
 
@@ -123,10 +130,20 @@ async def _read_header_untrusted(stream: PeerStream) -> tuple[str, int]:
 
 
 def _safe_name_untrusted(raw: bytes) -> str:
-    """Return the last part of a path, without anything that would command a terminal or hide the file."""
+    """Return the last part of a path, without anything that would command a terminal or hide the file; not too long."""
     text = raw.decode("utf-8", "replace").replace("\\", "/")
     name = "".join(char if char.isprintable() else "_" for char in PurePosixPath(text).name).lstrip(".")
-    return name or "unnamed"
+    # Every byte that is no UTF-8 has become three, so that even a name of 255 may be too long.
+    return _cut(name.encode(), MAX_STORED_NAME_BYTES).decode() or "unnamed"
+
+
+def _cut(name: bytes, limit_bytes: int) -> bytes:
+    """Return the beginning of a name, up to the end of a character; what is no UTF-8 is cut anywhere."""
+    end = min(len(name), limit_bytes)
+    for _ in range(MAX_CHARACTER_BYTES - 1):
+        if end < len(name) and name[end] & 0xC0 == 0x80:
+            end -= 1
+    return name[:end]
 
 
 def _discard(temporary: Path) -> None:
@@ -143,4 +160,4 @@ def _link_as(temporary: Path, directory: Path, name: str) -> Path:
         except FileExistsError:
             continue
         return path
-    raise UsageError(f"{directory}: more than {MAX_COPIES} files named {name}")
+    raise PeerError(f"{directory}: more than {MAX_COPIES} files named {name}")

@@ -101,6 +101,7 @@ class Link:
     """
 
     __slots__ = (
+        "address_proven",
         "bursts_left_s",
         "closed",
         "connection_ids",
@@ -143,6 +144,7 @@ class Link:
         expected_peer_id: bytes | None = None,
         introduced: bool = False,
         is_node: bool = False,
+        address_proven: bool = False,
     ) -> None:
         self.number = number
         self.quic = quic
@@ -151,6 +153,8 @@ class Link:
         self.expected_peer_id = expected_peer_id
         self.introduced = introduced
         self.is_node = is_node
+        self.address_proven = address_proven
+        """A client came back with the token of a Retry."""
         self.handshake_deadline_s: float | None = handshake_deadline_s
         self.keep_alive_at_s: float | None = None
         self.drain_at_s: float | None = None
@@ -221,11 +225,15 @@ class Link:
         """Plan the repetitions anew."""
         self.bursts_left_s = [now_s + offset_s for offset_s in reversed(BURST_OFFSETS_S)]
 
+    def forget_first_flight(self) -> None:
+        """Repeat it no more: QUIC itself repeats what is needed."""
+        self.bursts_left_s.clear()
+        self.first_flight = []
+
     def take_burst(self, now_s: float) -> list[bytes]:
         """Return the first flight if it is time to repeat it and nobody has answered yet."""
         if not self.quic.is_pristine:
-            self.bursts_left_s.clear()
-            self.first_flight = []
+            self.forget_first_flight()
             return []
         due = False
         while self.bursts_left_s and self.bursts_left_s[-1] <= now_s:

@@ -13,16 +13,14 @@ from typing import Any, Protocol
 
 from aioquic.quic.events import ConnectionIdIssued, ConnectionIdRetired, ConnectionTerminated, HandshakeCompleted
 
+from antquic_server.peer.admission import CONNECTION_ID_BYTES, Admission, Refused
 from antquic_server.peer.link import Link, Path, Quic
 from antquic_server.peer.recovery import is_silent
 from antquic_server.protocol.raw_public_key import peer_id as derive_peer_id
 from antquic_server.protocol.routing import destination_connection_id_untrusted
 
-__all__ = ["CONNECTION_ID_BYTES", "Links", "Observer"]
+__all__ = ["Links", "Observer"]
 
-CONNECTION_ID_BYTES = 8
-MAX_HALF_OPEN = 64
-"""Handshakes of others in flight; each costs two post-quantum operations and some 70 kB."""
 MIN_INITIAL_BYTES = 1200
 """RFC 9000, section 14.1."""
 MIN_RESET_BYTES = 21
@@ -33,6 +31,7 @@ _FIXED_BIT = 0x40
 _LONG_HEADER = 0x80
 _INITIAL_TYPE_MASK = 0xB0
 """Header form and packet type of a QUIC version 1 long header (RFC 9000, section 17.2)."""
+_RETRY_TYPE = 0xF0
 _VERSION_1 = b"\x00\x00\x00\x01"
 
 
@@ -56,7 +55,7 @@ class Links:
         self,
         *,
         observer: Observer,
-        make_server: Callable[[bytes], Quic],
+        make_server: Callable[..., Quic],
         handshake_timeout_s: float,
         keep_alive_s: float,
         max_connections: int,
@@ -65,6 +64,10 @@ class Links:
         """Datagrams that came to nothing, by reason."""
         self._observer = observer
         self._make_server = make_server
+        """Takes the client's first connection ID and, if it was sent a Retry, ours of that."""
+        self._admission = Admission()
+        self._answers: list[tuple[Path, bytes]] = []
+        """To strangers; sent by the next flush."""
         self._handshake_timeout_s = handshake_timeout_s
         self._keep_alive_s = keep_alive_s
         self._max_connections = max_connections
@@ -129,6 +132,9 @@ class Links:
             # As a client, QUIC takes nothing from an address it does not know (RFC 9000, section 9).
             link.last_received_s = now_s
         link.quic.receive_datagram(data, path, now_s)
+        if link.dialled_by_us and data[0] & _RETRY_TYPE == _RETRY_TYPE:
+            # Without the token of the Retry the first flight is good for nothing but another Retry.
+            link.forget_first_flight()
         if not link.dialled_by_us and link.quic.is_pristine and not link.quic.is_closing:
             # An Initial that does not decrypt made it.
             self._forget(link)
@@ -142,11 +148,18 @@ class Links:
             if not self._is_stateless_reset_untrusted(data):
                 self.drops["unknown_connection_id"] += 1
             return None
-        half_open = sum(not link.ready and not link.dialled_by_us for link in self._links.values())
-        if half_open >= MAX_HALF_OPEN or len(self._links) >= self._max_connections:
+        if len(self._links) >= self._max_connections:
             self.drops["too_many_connections"] += 1
             return None
-        link = self._add(self._make_server(cid), path, now_s + self._handshake_timeout_s)
+        verdict = self._admission.judge_untrusted(data, path, cid, self._links.values(), now_s)
+        if isinstance(verdict, Refused):
+            self.drops[verdict.reason] += 1
+            if verdict.answer is not None:
+                self._answers.append((path, verdict.answer))
+            return None
+        cids = (verdict.original_cid, verdict.retry_source_cid) if verdict.proven else (verdict.original_cid,)
+        quic = self._make_server(*cids)
+        link = self._add(quic, path, now_s + self._handshake_timeout_s, address_proven=verdict.proven)
         self._map(cid, link)
         return link
 
@@ -230,7 +243,8 @@ class Links:
         Returns:
             Datagrams by path, in order, and the connections that were looked at.
         """
-        out: list[tuple[Path, list[bytes]]] = []
+        out: list[tuple[Path, list[bytes]]] = [(path, [answer]) for path, answer in self._answers]
+        self._answers.clear()
         seen: dict[Link, None] = {}
         while self._touched:
             link = next(iter(self._touched))

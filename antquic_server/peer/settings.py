@@ -56,7 +56,7 @@ class PeerSettings:
     identity_seed: bytes | None = None
     """The 32-byte seed of the peer's key; None makes a key that lives as long as the endpoint."""
     known_peers: tuple[str, ...] = ()
-    """Nodes to connect to at the start, in this order; the one connected last is asked for help first."""
+    """Nodes to connect to at the start, all at once; the last of those connected is asked for help first."""
     max_candidates: int = 10
     """Addresses dialled in one round of hole punching, and addresses of our own given to a coordinator."""
     discovery_timeout_s: float = 10.0

@@ -129,7 +129,7 @@ def _watch(where: Stage, text: str, output: str) -> None:
             what=f"{output} of {text}",
         )
     finally:
-        assert child.stop(timeout_s=OUTPUT_TIMEOUT_S) in (0, -signal.SIGTERM), child.describe()
+        assert child.stop(timeout_s=OUTPUT_TIMEOUT_S) in (0, -signal.SIGTERM, 128 + signal.SIGTERM), child.describe()
 
 
 LOG_FILTERS = [each for each in shown_commands() if re.match(r"(journalctl .*\| )?jq ", each.text)]

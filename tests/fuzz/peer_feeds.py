@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from aioquic.quic.events import StreamDataReceived
 
+from antquic_server.peer.admission import Admission
 from antquic_server.peer.channel import Channel
 from antquic_server.peer.link import Link
 from antquic_server.peer.messages import Messages, Receivers
@@ -21,6 +22,7 @@ from antquic_server.protocol.relay_control import (
     encode_channel_message,
 )
 from support.coordination import ALICE, BOB, request
+from support.initials import first_flight
 from support.stand_in import StandIn, public_key_of
 
 __all__ = ["PEER_FEEDS"]
@@ -77,7 +79,15 @@ RECEIVERS = Receivers(
 MESSAGES = Messages(RECEIVERS, settings=PeerSettings(), tallies=Tallies())
 RELAYS = _with_channel()
 
+ADMISSION = Admission()
+CROWD = [Link(number=number, quic=QUIC, path=PLACE, handshake_deadline_s=None) for number in range(20)]
+"""Enough for a Retry."""
+
 PEER_FEEDS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
+    "antquic_server.peer.admission.Admission.judge_untrusted": (
+        lambda data: ADMISSION.judge_untrusted(data, ("198.18.0.2", 1), data[6:14], CROWD, 0.0),
+        first_flight(),
+    ),
     "antquic_server.peer.channel.Channel.bound_untrusted": (lambda data: CHANNEL.bound_untrusted(data, 0.0), [BOUND]),
     "antquic_server.peer.channel.Channel.challenged_untrusted": (
         lambda data: CHANNEL.challenged_untrusted(data, 0.0),

@@ -219,6 +219,10 @@ class NodeQuicConnection(TracedConnection):
         if ours is not None and theirs is not None and nat_traversal_negotiated(ours, theirs):
             self._addresses_due.append(frame)
 
+    def stream_is_known(self, stream_id: int) -> bool:
+        """Whether a stream has begun, and not ended in both directions with the end of ours acknowledged."""
+        return stream_id in self._streams
+
     def stream_is_writable(self, stream_id: int) -> bool:
         """Whether data may still be sent on a stream: it is known, not ended and not reset by either side."""
         stream = self._streams.get(stream_id)

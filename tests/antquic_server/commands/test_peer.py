@@ -3,6 +3,7 @@
 import argparse
 import json
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,7 @@ def test_a_file_is_for_peers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     assert (settings.discovery_timeout_s, settings.hole_punch_retries, settings.enable_symmetric_nat) == (7, 6, False)
     assert (settings.mtu_max, settings.pqc_provider, settings.max_connections) == (1280, "cryptography", 9)
+    assert settings.dial_timeout_s == PeerSettings().dial_timeout_s == 5
     monkeypatch.setenv(CONFIG_VARIABLE, str(file))
     assert settings_of("listen", "--via", "198.18.0.1:1").hole_punch_retries == 5
 
@@ -75,6 +77,20 @@ def test_without_a_file_the_defaults_are_those_of_the_library(monkeypatch: pytes
     assert settings_of("connect", "ab" * 32, "--via", "198.18.0.1:1", "--retries", "0") == PeerSettings(
         known_peers=("198.18.0.1:1",), hole_punch_retries=0
     )
+
+
+def test_the_timeout_bounds_a_dial_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """By address, where nobody is asked for an introduction."""
+    monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
+
+    assert settings_of("connect", "198.18.0.1:1", "--timeout", "2").dial_timeout_s == 2
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        node = f"127.0.0.1:{silent.getsockname()[1]}"
+        started_s = time.monotonic()
+        assert main(["peer", "connect", node, "--listen", "127.0.0.1:0", "--timeout", "0.3"]) == 1
+        assert time.monotonic() - started_s < 4
+    assert f"cannot reach {node}: dial_timeout: " in capsys.readouterr().err
 
 
 def test_a_refused_command_makes_no_key(tmp_path: Path) -> None:

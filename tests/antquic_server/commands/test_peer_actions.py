@@ -1,8 +1,13 @@
 """``antquic-server peer``, as processes on loopback."""
 
+import argparse
+import asyncio
 import json
+import os
+import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
@@ -12,10 +17,22 @@ from typing import Any
 import pytest
 
 from antquic_server.cli import main
-from antquic_server.commands.peer_actions import describe_nat, path_facts, why
+from antquic_server.commands.peer_actions import (
+    _receive,
+    _receive_from,
+    _Reporter,
+    _watch,
+    describe_nat,
+    path_facts,
+    why,
+)
+from antquic_server.errors import PeerError
+from antquic_server.peer.endpoint import Endpoint
+from antquic_server.peer.files import MAGIC, send_file
 from antquic_server.peer.punching import Failure
 from support.json_lines import JsonLineProcess
 from support.node import REPOSITORY, StartNode, node_environment
+from support.peers import Couple, eventually, loopback, with_couple
 from support.virtual_network import Dependence, NatKind, VirtualNetwork
 
 TIMEOUT_S = 30.0
@@ -123,6 +140,89 @@ def test_a_file_goes_from_one_to_the_other(start_node: StartNode, peer: Any, tmp
     assert (inbox / "data.bin").read_bytes() == source.read_bytes()
 
 
+def test_receiving_ends_when_nobody_is_let_in_any_more(tmp_path: Path) -> None:
+    """With the error, instead of waiting for ever for files of nobody."""
+
+    class Broken:
+        def incoming(self) -> AsyncIterator[None]:
+            raise RuntimeError("a mistake of ours")
+
+    async def story() -> None:
+        endpoint: Any = Broken()
+        arguments = argparse.Namespace(words=[str(tmp_path)], count=1)
+        async with asyncio.timeout(TIMEOUT_S):
+            await _receive(endpoint, arguments, _Reporter(as_json=True))
+
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(story())
+    assert caught.group_contains(RuntimeError, match="a mistake of ours")
+
+
+def receiving(couple: Couple, directory: Path) -> "asyncio.Task[None]":
+    """Receive files from one side of a couple, as the command does."""
+    files: asyncio.Queue[None] = asyncio.Queue()
+    return asyncio.create_task(_receive_from(couple.there, directory, files, _Reporter(as_json=True)))
+
+
+def test_whoever_sends_no_file_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Instead of being left to write into nothing; the next file of the same peer is stored."""
+    source, inbox = tmp_path / "a", tmp_path / "inbox"
+    source.write_bytes(b"x" * 1000)
+    inbox.mkdir()
+
+    async def story(couple: Couple) -> None:
+        receiver = receiving(couple, inbox)
+        stream = await couple.here.open_stream()
+        async with asyncio.timeout(TIMEOUT_S):
+            with pytest.raises(PeerError, match="the peer has given the stream up"):
+                await stream.write(bytes(40_000_000))
+            await send_file(couple.here, source, lambda *_: None)
+        await couple.here.close()
+        await receiver
+
+    with_couple(story)
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["event"] for event in events] == ["failed", "received"]
+    assert events[0]["reason"] == "what arrives is no file"
+    assert [item.name for item in inbox.iterdir()] == ["a"]
+
+
+def test_a_sender_that_leaves_in_mid_file_is_a_failed_transfer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is reported, and nothing is left behind."""
+
+    async def story(couple: Couple) -> None:
+        receiver = receiving(couple, tmp_path)
+        stream = await couple.here.open_stream()
+        await stream.write(MAGIC + b"\0\1a" + (1000).to_bytes(8, "big") + b"123")
+        await eventually(lambda: list(tmp_path.iterdir()), what="begin of the transfer")
+        await couple.here.close(5, "had enough")
+        await receiver
+
+    with_couple(story)
+    (event,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert event["event"] == "failed"
+    assert "had enough" in event["reason"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_close_reason_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor pretend to be a line of ours; programs get it as it is."""
+    reason = "bye\x1b[2J\nconnected to FAKE at 192.0.2.1:5: direct \x1b]0;owned\x07"
+
+    async def story(couple: Couple) -> None:
+        watchers = [asyncio.create_task(_watch(couple.there, _Reporter(as_json=form))) for form in (False, True)]
+        await couple.here.close(5, reason)
+        await asyncio.gather(*watchers)
+
+    with_couple(story)
+    text, document = capsys.readouterr().out.splitlines()
+    assert text.isprintable()
+    assert r"is gone: bye\x1b[2J\nconnected to FAKE" in text
+    assert json.loads(document)["reason"] == reason
+
+
 @pytest.mark.end_to_end
 @pytest.mark.parametrize("size", [100, 3_000_000])
 def test_a_file_for_somebody_who_takes_none_fails_at_once(
@@ -140,6 +240,55 @@ def test_a_file_for_somebody_who_takes_none_fails_at_once(
     assert listener.event("refused")["peer_id"] == sender.event("ready")["peer_id"]
     assert listener.event("disconnected")
     assert listener.running
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("form", [["--json"], []], ids=["json", "text"])
+def test_a_file_whose_name_is_no_text_is_sent(peer: Any, tmp_path: Path, form: list[str]) -> None:
+    """Without a traceback; its name is shown with escapes."""
+    source, inbox = tmp_path / os.fsdecode(b"bad\xff.txt"), tmp_path / "inbox"
+    source.write_bytes(b"x")
+    inbox.mkdir()
+    receiver = peer("receive", str(inbox))
+    (address,) = receiver.event("ready")["addresses"]
+
+    command = [sys.executable, "-m", "antquic_server", "peer", "send", str(source), address, "--listen", "127.0.0.1:0"]
+    environment = node_environment() | {"PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(
+        [*command, *form],
+        env=environment,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"bad\udcff.txt" in done.stdout
+    assert receiver.event("received")["bytes"] == 1
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_tells_the_peers_and_leaves_no_half_of_a_file(peer: Any, tmp_path: Path, number: int) -> None:
+    """And is what the exit code says."""
+    receiver = peer("receive", str(tmp_path))
+    (address,) = receiver.event("ready")["addresses"]
+
+    async def story() -> None:
+        async with Endpoint(loopback()) as sender:
+            connection = await sender.connect(address)
+            stream = await connection.open_stream()
+            await stream.write(MAGIC + b"\0\1a" + (1 << 30).to_bytes(8, "big") + bytes(100_000))
+            await eventually(lambda: list(tmp_path.iterdir()), what="begin of the transfer")
+            receiver.process.send_signal(number)
+            async with asyncio.timeout(TIMEOUT_S):
+                await connection.closed.wait()
+            assert connection.close_reason == "PeerShutdown"
+
+    asyncio.run(story())
+    assert receiver.wait(timeout_s=TIMEOUT_S) == 128 + number
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.end_to_end

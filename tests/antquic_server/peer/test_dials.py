@@ -22,7 +22,7 @@ class Desk:
         self.tallies = Tallies()
         self.links = Links(
             observer=self,  # type: ignore[arg-type]  # nothing happens on these connections
-            make_server=self._make,  # type: ignore[arg-type]
+            make_server=self._make,
             handshake_timeout_s=5,
             keep_alive_s=0,
             max_connections=100,

@@ -1,12 +1,16 @@
 """The front door: life, dialling, reuse."""
 
 import asyncio
+import socket
+from contextlib import ExitStack
 
 import pytest
 
-from antquic_server.errors import AddressDecodeError, PeerUnreachableError
+from antquic_server.errors import AddressDecodeError, PeerError, PeerUnreachableError
 from antquic_server.identity import identity_from_seed
+from antquic_server.peer.connection import PeerConnection
 from antquic_server.peer.endpoint import Endpoint
+from antquic_server.peer.factory import QuicFactory
 from antquic_server.peer.punching import Failure
 from antquic_server.peer.settings import PeerSettings
 from support.peers import Couple, eventually, loopback, run, with_couple
@@ -34,12 +38,36 @@ def test_known_peers_are_connected_at_the_start() -> None:
     run(story())
 
 
+def test_known_peers_that_are_away_cost_no_more_than_a_moment() -> None:
+    """However many there are, and whether before or after the one that answers; they are looked for later."""
+
+    async def story() -> None:
+        async with Endpoint(loopback()) as node:
+            with ExitStack() as stack:
+                silent = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(4)]
+                for each in silent:
+                    each.bind(("127.0.0.1", 0))
+                away = [f"127.0.0.1:{each.getsockname()[1]}" for each in silent]
+                known = (*away[:2], str(node.addresses[0]), *away[2:])
+                began_s = asyncio.get_running_loop().time()
+                async with Endpoint(loopback(known_peers=known, dial_timeout_s=30)) as peer:
+                    assert asyncio.get_running_loop().time() - began_s < 10
+                    assert [item.peer_id for item in peer.connections] == [node.peer_id]
+                    assert peer.stats().connected_nodes == 1
+                    silent[0].close()
+                    late = Endpoint(PeerSettings(listen=(away[0],)))
+                    async with late:
+                        await eventually(lambda: peer.stats().connected_nodes == 2, what="the one that was late")
+
+    run(story())
+
+
 def test_no_known_peer_at_all_is_an_error() -> None:
     """It names the first."""
 
     async def story() -> None:
         with pytest.raises(PeerUnreachableError) as caught:
-            async with Endpoint(loopback(known_peers=("127.0.0.1:9",), dial_timeout_s=0.3)):
+            async with Endpoint(loopback(known_peers=("127.0.0.1:9", "127.0.0.1:11"), dial_timeout_s=0.3)):
                 pass
         assert (caught.value.target, caught.value.reason) == ("127.0.0.1:9", Failure.DIAL_TIMEOUT)
 
@@ -183,6 +211,72 @@ def test_incoming_yields_those_who_come() -> None:
     run(story())
 
 
+def test_a_flood_of_first_packets_does_not_keep_others_out() -> None:
+    """Of more addresses than there are places, each of them too little to go on with."""
+
+    async def story() -> None:
+        factory = QuicFactory(loopback())
+        async with Endpoint(loopback(dial_timeout_s=10)) as host, Endpoint(loopback(dial_timeout_s=5)) as guest:
+            target = ("127.0.0.1", host.addresses[0].port)
+            for number in range(1, 101):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flooder:
+                    flooder.bind((f"127.0.1.{number}", 0))
+                    client = factory.client("peer")
+                    client.connect(target, 0.0)
+                    flooder.sendto(client.datagrams_to_send(0.0)[0][0], target)
+            await eventually(lambda: host.stats().datagrams_received >= 100, what="flood")
+            connection = await guest.connect(host.addresses[0])
+            assert (await host.accept()).peer_id == guest.peer_id
+            assert await connection.ping() > 0
+            assert len(host._core.links) < 20
+            assert host.stats().drops["address_not_proven"] > 80
+        factory.close()
+
+    run(story())
+
+
+def test_whoever_waits_for_others_hears_of_the_end() -> None:
+    """Of our own endpoint, now or later."""
+
+    async def story() -> None:
+        endpoint = Endpoint(loopback())
+
+        async def everybody() -> list[PeerConnection]:
+            return [connection async for connection in endpoint.incoming()]
+
+        async with endpoint:
+            waiting = [asyncio.create_task(endpoint.accept()) for _ in range(2)]
+            others = asyncio.create_task(everybody())
+            await asyncio.sleep(0)
+        for each in waiting:
+            with pytest.raises(PeerError, match="the endpoint was closed"):
+                await each
+        assert await others == []
+        with pytest.raises(PeerError, match="the endpoint was closed"):
+            await endpoint.accept()
+
+    run(story())
+
+
+def test_dial_that_nobody_waits_for_is_ended() -> None:
+    """It cannot become a connection that nobody knows of."""
+
+    async def story() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as late:
+            late.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{late.getsockname()[1]}"
+            async with Endpoint(loopback(dial_timeout_s=30)) as guest:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(guest.connect(address), 0.05)
+                await eventually(lambda: not len(guest._core.links), what="end of the dial")
+                late.close()
+                async with Endpoint(PeerSettings(listen=(address,))):
+                    connection = await guest.connect(address)
+                    assert guest.connections == [connection]
+
+    run(story())
+
+
 # Known peers are kept.
 
 
@@ -212,7 +306,7 @@ def test_known_peer_that_is_restarted_is_connected_again() -> None:
                 await peer.connections[0].send_message(b"back")
                 assert await (await node.accept()).recv_message() == b"back"
             # Nobody has come to us: the connections are our own.
-            assert peer._connections.incoming.empty()
+            assert not len(peer._connections.incoming)
         await node.close()
 
     run(story())

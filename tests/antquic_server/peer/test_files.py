@@ -1,6 +1,9 @@
 """Files over streams."""
 
 import asyncio
+import errno
+import os
+import tempfile
 from hashlib import sha256
 from pathlib import Path
 
@@ -9,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antquic_server.errors import MessageDecodeError, PeerError, UsageError
-from antquic_server.peer.files import MAGIC, _safe_name_untrusted, receive_file, send_file
+from antquic_server.peer.files import MAGIC, _cut, _link_as, _safe_name_untrusted, receive_file, send_file
 from support.peers import Couple, with_couple
 
 
@@ -93,7 +96,71 @@ def test_a_file_that_cannot_be_read_is_a_usage_error(tmp_path: Path) -> None:
     with_couple(story)
 
 
-@given(st.binary(max_size=60))
+def test_a_file_that_cannot_be_stored_is_a_failed_transfer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a mistake of whoever receives; nothing is left, and the next file is stored."""
+    source, inbox = tmp_path / "a", tmp_path / "inbox"
+    source.write_bytes(b"x" * 1000)
+    inbox.mkdir()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def story(couple: Couple) -> None:
+        sender = asyncio.create_task(send_file(couple.here, source, quiet))
+        stream = await couple.there.accept_stream()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "link", full)
+            with pytest.raises(PeerError, match=r"^a: cannot be stored in .*: No space left"):
+                await receive_file(stream, inbox, quiet)
+        assert list(inbox.iterdir()) == []
+        sender.cancel()
+        again = asyncio.create_task(send_file(couple.here, source, quiet))
+        await receive_file(await couple.there.accept_stream(), inbox, quiet)
+        await again
+
+    with_couple(story)
+    assert (inbox / "a").read_bytes() == source.read_bytes()
+
+
+def test_a_name_that_is_no_utf_8_is_sent_all_the_same(tmp_path: Path) -> None:
+    """And stored with a mark in the place of what is none."""
+    source, inbox = tmp_path / os.fsdecode(b"bad\xff.txt"), tmp_path / "inbox"
+    source.write_bytes(b"x")
+    inbox.mkdir()
+
+    async def story(couple: Couple) -> None:
+        sender = asyncio.create_task(send_file(couple.here, source, quiet))
+        await receive_file(await couple.there.accept_stream(), inbox, quiet)
+        await sender
+
+    with_couple(story)
+    assert [item.name for item in inbox.iterdir()] == ["bad\ufffd.txt"]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=90), st.integers(0, 255))
+def test_a_cut_name_ends_with_a_whole_character(name: str, limit: int) -> None:
+    """It is as long as it may be."""
+    cut = _cut(name.encode(), limit)
+
+    assert name.startswith(cut.decode())
+    assert len(cut) <= limit
+    assert cut == name.encode() or len(cut) > limit - 4
+
+
+@pytest.mark.parametrize("raw", [b"\xff" * 255, b"l" * 251 + b".txt", "é".encode() * 127], ids=["no UTF-8", "l", "é"])
+def test_the_longest_names_are_cut(tmp_path: Path, raw: bytes) -> None:
+    """So that the file can be stored, and a second one of that name as well."""
+    name = _safe_name_untrusted(raw)
+
+    assert 235 < len(os.fsencode(name)) <= 240
+    assert raw.decode("utf-8", "replace").startswith(name)
+    for _ in range(2):
+        with tempfile.NamedTemporaryFile(dir=tmp_path) as temporary:
+            _link_as(Path(temporary.name), tmp_path, name)
+    assert {item.name for item in tmp_path.iterdir()} == {name, f"{name}.1"}
+
+
+@given(st.binary(max_size=300))
 def test_a_name_never_leaves_the_directory(raw: bytes) -> None:
     """Whatever the sender calls its file."""
     name = _safe_name_untrusted(raw)
@@ -102,3 +169,4 @@ def test_a_name_never_leaves_the_directory(raw: bytes) -> None:
     assert "/" not in name
     assert not name.startswith(".")
     assert name.isprintable()
+    assert len(name.encode()) <= 240

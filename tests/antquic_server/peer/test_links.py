@@ -4,8 +4,9 @@ from typing import Any
 
 from aioquic.quic.events import ConnectionTerminated
 
+from antquic_server.peer.admission import MAX_UNPROVEN
 from antquic_server.peer.link import Link
-from antquic_server.peer.links import MAX_HALF_OPEN, Links
+from antquic_server.peer.links import Links
 from antquic_server.protocol.address import SocketAddress
 from antquic_server.protocol.raw_public_key import peer_id
 from support.stand_in import StandIn, public_key_of
@@ -140,14 +141,14 @@ def test_what_is_no_quic_of_ours_is_dropped_and_counted() -> None:
 def test_half_open_connections_are_bounded() -> None:
     """A flood of first packets costs a bounded amount of memory."""
     server = End("server")
-    for number in range(MAX_HALF_OPEN + 10):
+    for number in range(MAX_UNPROVEN + 10):
         client = End(f"c{number}")
         client.dial()
         for _, datagrams in client.links.flush(0.0)[0]:
             server.links.receive_datagram(datagrams[0], ("198.18.5.5", number), 0.0)
 
-    assert len(server.links) == MAX_HALF_OPEN
-    assert server.links.drops["too_many_connections"] == 10
+    assert len(server.links) == MAX_UNPROVEN
+    assert server.links.drops["address_not_proven"] == 10
 
 
 def test_max_connections_counts_those_that_are_ready() -> None:
