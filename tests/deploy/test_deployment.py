@@ -121,6 +121,14 @@ def test_node_with_everything_otherwise_is_reached(deployed: Deployed) -> None:
     assert target == {"targets": ["127.0.0.1:9443"], "labels": {"node": "beta", "site": "lab"}}
 
 
+def test_commands_on_a_host_ask_its_node(deployed: Deployed) -> None:
+    """By the name that is on the path and without a word about where, also where the admin port is another."""
+    for machine in deployed.machines:
+        wait_serving(machine)
+        status = json.loads(machine.output("antquic-server", "status", "--json"))
+        assert status["node"]["peer_id"] == node_of(machine)["peer_id"]
+
+
 def test_firewall_is_as_asked_for(deployed: Deployed) -> None:
     """alpha drops nothing but the admin port; beta drops what it does not know, and lets one host ask."""
     alpha, beta = (machine.output("nft", "list", "ruleset") for machine in deployed.machines)

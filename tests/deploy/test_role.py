@@ -186,6 +186,33 @@ def test_unit_asks_for_what_the_variables_say(rendered: Path) -> None:
     assert "PrivateUsers=yes" not in changed.splitlines()
 
 
+def _program(rendered: Path, host: str, directory: Path, environment: dict[str, str]) -> list[str]:
+    """Return what the program that a host has on its path hands on: configuration, directory of liboqs, arguments."""
+    text = (rendered / host / "antquic-server.sh").read_text()
+    release = directory / "opt/antquic-server/current/bin/antquic-server"
+    release.parent.mkdir(parents=True, exist_ok=True)
+    release.write_text('#!/bin/sh\nprintf "%s\\n" "${ANTQUIC_CONFIG-none}" "${OQS_INSTALL_PATH-none}" "$@"\n')
+    release.chmod(0o755)
+    script = directory / "antquic-server"
+    script.write_text(text.replace("/opt/", f"{directory}/opt/").replace("/etc/", f"{directory}/etc/"))
+    done = subprocess.run(
+        ["sh", str(script), "status", "a b"], env=environment, capture_output=True, text=True, timeout=30, check=True
+    )
+    return done.stdout.replace(str(directory), "").splitlines()
+
+
+def test_program_on_the_path_asks_the_node_of_the_host(rendered: Path, tmp_path: Path) -> None:
+    """By its configuration, once there is one; whatever is set already stays, even if it is empty."""
+    assert _program(rendered, "plain", tmp_path, {}) == ["none", "none", "status", "a b"]
+    configuration = "/etc/antquic-server/antquic-server.toml"
+    (tmp_path / "etc/antquic-server").mkdir(parents=True)
+    (tmp_path / configuration[1:]).touch()
+    assert _program(rendered, "plain", tmp_path, {}) == [configuration, "none", "status", "a b"]
+    assert _program(rendered, "changed", tmp_path, {})[:2] == [configuration, "/opt/antquic-server/liboqs"]
+    own = {"ANTQUIC_CONFIG": "", "OQS_INSTALL_PATH": "/mine"}
+    assert _program(rendered, "changed", tmp_path, own)[:2] == ["", "/mine"]
+
+
 @pytest.mark.parametrize("host", ["plain", "changed"])
 def test_rules_are_accepted_by_nft(rendered: Path, host: str, root: None) -> None:
     """Checked only, in a network namespace of its own; nothing is loaded."""
