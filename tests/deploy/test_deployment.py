@@ -170,6 +170,30 @@ def test_second_run_changes_nothing(deployed: Deployed) -> None:
     assert [main_pid(machine) for machine in deployed.machines] == before
 
 
+def test_check_of_a_bare_host_ends_well(deployed: Deployed) -> None:
+    """It says what would be installed; that it leaves nothing behind is seen when all is uninstalled."""
+    deployed.check.require_success()
+    assert deployed.check.changed_tasks() == []
+    assert "alpha: no node is installed here; 1.0.0 would be" in deployed.check.output
+
+
+def test_check_changes_nothing(deployed: Deployed) -> None:
+    """Neither where all is as it should be, which it says, nor for a release that is not there yet."""
+    before = [main_pid(machine) for machine in deployed.machines]
+    recap = deployed.playbooks.run("site.yml", deployed.machines, "--check")
+    recap.require_success()
+    assert recap.changed_tasks() == []
+
+    other = {"antquic_server_source": str(deployed.wheels["next"]), "antquic_server_journal_max_use": "2G"}
+    recap = deployed.playbooks.run("upgrade.yml", deployed.machines, "--check", "--extra-vars", json.dumps(other))
+    recap.require_success()
+    assert "alpha: 1.1.0 would be installed" in recap.output
+    assert "antquic_server : Write the bound" in recap.changed_tasks()
+    for machine, pid in zip(deployed.machines, before, strict=True):
+        assert (main_pid(machine), release_of(machine)) == (pid, ("1.0.0", "1.0.0"))
+        assert machine.run("test", "-e", "/opt/antquic-server/1.1.0", check=False).returncode != 0
+
+
 def minimum_of_buffers(machine: Machine) -> int:
     """A kernel setting that a network namespace has of its own (``net.ipv4.udp_rmem_min``), in bytes."""
     return int(machine.output("cat", "/proc/sys/net/ipv4/udp_rmem_min"))
