@@ -97,6 +97,9 @@ def deployed(playbooks: Playbooks, net: Network, wheels: dict[str, Path]) -> Ite
     prepare = partial(prepare_root, public_key=playbooks.public_key)
     with booted(net, image, ["alpha", "beta"], binds=binds, prepare=prepare) as machines:
         pristine = [files_of(machine.root) for machine in machines]
+        check = playbooks.run("site.yml", machines, "--check")
         recap = playbooks.run("site.yml", machines)
         recap.require_success()
-        yield Deployed(machines=machines, recap=recap, playbooks=playbooks, wheels=wheels, pristine=pristine)
+        yield Deployed(
+            machines=machines, check=check, recap=recap, playbooks=playbooks, wheels=wheels, pristine=pristine
+        )

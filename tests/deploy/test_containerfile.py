@@ -1,5 +1,6 @@
 """The Containerfile: a linter's opinion, and what comes of its steps, which are carried out in a Debian system."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,14 @@ def test_last_stage_is_small_and_without_rights() -> None:
     assert "python3-venv" not in str(steps[second:])
     assert last["USER"].split(":")[0] not in ("0", "root")
     assert "/healthz" in last["HEALTHCHECK"]
+
+
+def test_the_command_shown_keeps_the_health_check() -> None:
+    """Wherever podman is to build the image: in its own format, OCI, it drops HEALTHCHECK."""
+    shown = CONTAINERFILE.read_text() + (REPOSITORY / "docs" / "deployment.md").read_text()
+    commands = re.findall(r"podman build .*", shown)
+    assert len(commands) == 2
+    assert [command for command in commands if "--format docker" not in command] == []
 
 
 @pytest.fixture(scope="module")

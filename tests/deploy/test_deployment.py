@@ -31,6 +31,17 @@ PORTS = {"alpha": 10000, "beta": 443}
 ADMIN = {"alpha": 10001, "beta": 9443}
 
 
+ELSEWHERE = json.dumps(
+    {
+        "antquic_server_settings": {
+            "endpoint": {"workers": 2, "listen": ["0.0.0.0:10005"]},
+            "admin": {"listen": "127.0.0.1:10006"},
+        }
+    }
+)
+"""Variables of an inventory by which nodes listen on other ports than they do."""
+
+
 def asked(machine: Machine, path: str) -> Any:
     """What the admin endpoint answers on the machine itself; None while it does not."""
     script = (
@@ -121,6 +132,14 @@ def test_node_with_everything_otherwise_is_reached(deployed: Deployed) -> None:
     assert target == {"targets": ["127.0.0.1:9443"], "labels": {"node": "beta", "site": "lab"}}
 
 
+def test_commands_on_a_host_ask_its_node(deployed: Deployed) -> None:
+    """By the name that is on the path and without a word about where, also where the admin port is another."""
+    for machine in deployed.machines:
+        wait_serving(machine)
+        status = json.loads(machine.output("antquic-server", "status", "--json"))
+        assert status["node"]["peer_id"] == node_of(machine)["peer_id"]
+
+
 def test_firewall_is_as_asked_for(deployed: Deployed) -> None:
     """alpha drops nothing but the admin port; beta drops what it does not know, and lets one host ask."""
     alpha, beta = (machine.output("nft", "list", "ruleset") for machine in deployed.machines)
@@ -149,6 +168,30 @@ def test_second_run_changes_nothing(deployed: Deployed) -> None:
     assert recap.changed_tasks() == []
     assert {host: row["changed"] for host, row in recap.stats.items()} == {"alpha": 0, "beta": 0}
     assert [main_pid(machine) for machine in deployed.machines] == before
+
+
+def test_check_of_a_bare_host_ends_well(deployed: Deployed) -> None:
+    """It says what would be installed; that it leaves nothing behind is seen when all is uninstalled."""
+    deployed.check.require_success()
+    assert deployed.check.changed_tasks() == []
+    assert "alpha: no node is installed here; 1.0.0 would be" in deployed.check.output
+
+
+def test_check_changes_nothing(deployed: Deployed) -> None:
+    """Neither where all is as it should be, which it says, nor for a release that is not there yet."""
+    before = [main_pid(machine) for machine in deployed.machines]
+    recap = deployed.playbooks.run("site.yml", deployed.machines, "--check")
+    recap.require_success()
+    assert recap.changed_tasks() == []
+
+    other = {"antquic_server_source": str(deployed.wheels["next"]), "antquic_server_journal_max_use": "2G"}
+    recap = deployed.playbooks.run("upgrade.yml", deployed.machines, "--check", "--extra-vars", json.dumps(other))
+    recap.require_success()
+    assert "alpha: 1.1.0 would be installed" in recap.output
+    assert "antquic_server : Write the bound" in recap.changed_tasks()
+    for machine, pid in zip(deployed.machines, before, strict=True):
+        assert (main_pid(machine), release_of(machine)) == (pid, ("1.0.0", "1.0.0"))
+        assert machine.run("test", "-e", "/opt/antquic-server/1.1.0", check=False).returncode != 0
 
 
 def minimum_of_buffers(machine: Machine) -> int:
@@ -319,10 +362,18 @@ def test_upgrade_keeps_the_node_key(deployed: Deployed) -> None:
 
 
 def test_broken_release_stops_at_the_first_host_and_goes_back(deployed: Deployed) -> None:
-    """The first serves as before; the second has never heard of it, and its node was not even restarted."""
+    """
+    The first serves as before; the second has never heard of it, and its node was not even restarted.
+
+    The inventory has changed with the release: both before and afterwards the node is asked where it listens.
+    """
     before, second = node_of(deployed.alpha)["peer_id"], main_pid(deployed.beta)
     recap = deployed.playbooks.run(
-        "upgrade.yml", deployed.machines, antquic_server_source=str(deployed.wheels["broken"])
+        "upgrade.yml",
+        deployed.machines,
+        "--extra-vars",
+        ELSEWHERE,
+        antquic_server_source=str(deployed.wheels["broken"]),
     )
     assert recap.exit_code != 0
     assert "alpha: 1.2.0 does not serve" in recap.output
@@ -336,14 +387,26 @@ def test_broken_release_stops_at_the_first_host_and_goes_back(deployed: Deployed
 
 
 def test_roll_back_goes_to_the_release_before(deployed: Deployed) -> None:
-    """With the same key; and forth again by the same playbook."""
+    """With the same key, and with the ports of then, whatever the inventory says by now."""
     machine = deployed.alpha
     peer_id = node_of(machine)["peer_id"]
-    recap = deployed.playbooks.run("rollback.yml", [machine])
+    recap = deployed.playbooks.run("rollback.yml", [machine], "--extra-vars", ELSEWHERE)
     recap.require_success()
     assert release_of(machine) == ("1.0.0", "1.0.0")
     assert connect(deployed, machine)["peer_id"] == peer_id
     assert machine.output("readlink", "/opt/antquic-server/previous") == "/opt/antquic-server/1.1.0"
+
+
+def test_roll_back_that_fails_leaves_a_way_out(deployed: Deployed) -> None:
+    """Where the release does not pass for the node: the playbook again, and the one before is in force."""
+    machine = deployed.alpha
+    recap = deployed.playbooks.run("rollback.yml", [machine], "--extra-vars", '{"antquic_server_peer_id": "nobody"}')
+    assert recap.exit_code != 0
+    assert "expected nobody" in recap.output
+    links = [machine.output("readlink", f"/opt/antquic-server/{name}") for name in ("current", "previous")]
+    assert links == ["/opt/antquic-server/1.1.0", "/opt/antquic-server/1.0.0"]
+    deployed.playbooks.run("rollback.yml", [machine]).require_success()
+    assert release_of(machine) == ("1.0.0", "1.0.0")
 
 
 def install_something_that_needs(machine: Machine, package: str) -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 
 from antquic_server.config.load import load_settings
 from antquic_server.config.model import Settings, section_types, to_plain
+from antquic_server.supervisor.admin_request import names_us_untrusted
 from support.deployment import DEPLOY
 from support.node import REPOSITORY
 from support.require import require
@@ -56,6 +58,15 @@ HOSTS: dict[str, dict[str, object]] = {
         "antquic_server_firewall_admin_sources": ["198.18.0.0/15", "2001:db8::/32"],
     },
     "no-firewall": {"antquic_server_firewall": False},
+    "named": {
+        "ansible_host": "Node-1.example.net.",
+        "antquic_server_prometheus_host": "monitor",
+        "antquic_server_settings": {
+            "admin": {"listen": "0.0.0.0:9443", "allow_remote": True, "names": ["status.example.net"]}
+        },
+    },
+    "by-ipv6": {"ansible_host": "2001:db8::20", "antquic_server_prometheus_host": "monitor"},
+    "monitor": {"ansible_host": "192.0.2.7", "antquic_server_prometheus_host": "monitor"},
 }
 """Hosts that exist in an inventory only, and what is said about each."""
 
@@ -68,7 +79,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.name.removesuffix(".j2"): f"lookup('ansible.builtin.template', '{path}')"
         for path in sorted((ROLE / "templates").iterdir())
     }
-    facts = [f"antquic_server_{name}" for name in ("ports", "admin_local", "listen_local")]
+    facts = [f"antquic_server_{name}" for name in ("ports", "admin_local", "listen_local", "admin_rich_rules")]
     expressions["facts.json"] = "{" + ", ".join(f"'{name}': {name}" for name in facts) + "} | to_json"
     everything = ", ".join(f"'{name}': {expression}" for name, expression in expressions.items())
     # One task for each host: what takes Ansible its time is the number of tasks, not what they do.
@@ -79,7 +90,6 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "connection": "local",
         "gather_facts": False,
         "vars_files": [str(ROLE / "vars" / "main.yml")],
-        "vars": {"antquic_server_prometheus_target": "127.0.0.1:10001"},
         "tasks": [task],
     }
     (directory / "play.json").write_text(json.dumps([play]))
@@ -157,6 +167,48 @@ def test_facts_follow_from_the_settings(rendered: Path) -> None:
     assert changed["antquic_server_admin_local"] == "[::1]:9443"
 
 
+def test_firewalld_lets_the_admin_sources_in(rendered: Path) -> None:
+    """A rule for each network and its family (firewalld.richlanguage(5)); none where nobody may."""
+    rules = {
+        host: json.loads((rendered / host / "facts.json").read_text())["antquic_server_admin_rich_rules"]
+        for host in ("plain", "changed")
+    }
+    assert rules["plain"] == []
+    assert rules["changed"] == [
+        'rule family="ipv4" source address="198.18.0.0/15" port port="9443" protocol="tcp" accept',
+        'rule family="ipv6" source address="2001:db8::/32" port port="9443" protocol="tcp" accept',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("host", "target", "names"),
+    [
+        ("plain", "127.0.0.1:10001", ()),
+        ("monitor", "127.0.0.1:10001", ()),
+        ("named", "Node-1.example.net.:9443", ("node-1.example.net", "status.example.net")),
+        ("by-ipv6", "[2001:db8::20]:10001", ()),
+    ],
+)
+def test_the_node_answers_to_what_prometheus_calls_it(
+    rendered: Path, host: str, target: str, names: tuple[str, ...]
+) -> None:
+    """The target's host is a name that the configuration lists, or an address; names of the inventory's own stay."""
+    (group,) = json.loads((rendered / host / "prometheus.json").read_text())
+    assert group["targets"] == [target]
+    settings = load_settings(rendered / host / "antquic-server.toml")
+    assert set(settings.admin.names) == set(names)
+    assert names_us_untrusted(target, settings.admin.names)
+
+
+def test_shipped_prometheus_reads_the_role_s_targets() -> None:
+    """Files of the name that the role gives them, in the job that rules and dashboard ask for."""
+    (job,) = yaml.safe_load((DEPLOY / "monitoring" / "prometheus.yml").read_text())["scrape_configs"]
+    (tasks,) = yaml.safe_load((ROLE / "tasks" / "prometheus.yml").read_text())
+    destination = Path(tasks["ansible.builtin.template"]["dest"].replace("{{ inventory_hostname }}", "node-1.example"))
+    assert job["job_name"] == "antquic"
+    assert fnmatch(destination.name, job["file_sd_configs"][0]["files"][0])
+
+
 def test_unit_to_install_by_hand_is_that_of_the_role(rendered: Path) -> None:
     """deploy/systemd holds what the template makes of the defaults without a firewall of ours."""
     assert UNIT.read_text() == (rendered / "no-firewall" / "antquic-server.service").read_text()
@@ -184,6 +236,33 @@ def test_unit_asks_for_what_the_variables_say(rendered: Path) -> None:
         assert line not in plain.splitlines()
     assert "PrivateUsers=yes" in plain.splitlines()
     assert "PrivateUsers=yes" not in changed.splitlines()
+
+
+def _program(rendered: Path, host: str, directory: Path, environment: dict[str, str]) -> list[str]:
+    """Return what the program that a host has on its path hands on: configuration, directory of liboqs, arguments."""
+    text = (rendered / host / "antquic-server.sh").read_text()
+    release = directory / "opt/antquic-server/current/bin/antquic-server"
+    release.parent.mkdir(parents=True, exist_ok=True)
+    release.write_text('#!/bin/sh\nprintf "%s\\n" "${ANTQUIC_CONFIG-none}" "${OQS_INSTALL_PATH-none}" "$@"\n')
+    release.chmod(0o755)
+    script = directory / "antquic-server"
+    script.write_text(text.replace("/opt/", f"{directory}/opt/").replace("/etc/", f"{directory}/etc/"))
+    done = subprocess.run(
+        ["sh", str(script), "status", "a b"], env=environment, capture_output=True, text=True, timeout=30, check=True
+    )
+    return done.stdout.replace(str(directory), "").splitlines()
+
+
+def test_program_on_the_path_asks_the_node_of_the_host(rendered: Path, tmp_path: Path) -> None:
+    """By its configuration, once there is one; whatever is set already stays, even if it is empty."""
+    assert _program(rendered, "plain", tmp_path, {}) == ["none", "none", "status", "a b"]
+    configuration = "/etc/antquic-server/antquic-server.toml"
+    (tmp_path / "etc/antquic-server").mkdir(parents=True)
+    (tmp_path / configuration[1:]).touch()
+    assert _program(rendered, "plain", tmp_path, {}) == [configuration, "none", "status", "a b"]
+    assert _program(rendered, "changed", tmp_path, {})[:2] == [configuration, "/opt/antquic-server/liboqs"]
+    own = {"ANTQUIC_CONFIG": "", "OQS_INSTALL_PATH": "/mine"}
+    assert _program(rendered, "changed", tmp_path, own)[:2] == ["", "/mine"]
 
 
 @pytest.mark.parametrize("host", ["plain", "changed"])

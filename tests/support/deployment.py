@@ -280,9 +280,10 @@ class Playbooks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployed:
-    """Two machines with a running node each, and how they came to it."""
+    """Two machines with a running node each, and how they came to it; ``check`` is what was said of them when bare."""
 
     machines: list[Machine]
+    check: Recap
     recap: Recap
     playbooks: Playbooks
     wheels: dict[str, Path]
