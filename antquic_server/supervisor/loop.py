@@ -6,10 +6,8 @@ thread; the decisions are those of ``fleet`` and ``policy``.
 """
 
 import asyncio
-import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +23,6 @@ from antquic_server.identity import Identity
 from antquic_server.ipc.log_messages import LogLevels
 from antquic_server.ipc.messages import CertificateChanged
 from antquic_server.keylog import open_key_log
-from antquic_server.log_lines import has_room
 from antquic_server.logs import change_levels, get_logger, settle_repeats
 from antquic_server.protocol.relay_channel import channel_secret
 from antquic_server.supervisor.admin import AdminServer
@@ -44,6 +41,7 @@ from antquic_server.supervisor.log_control import LogControl
 from antquic_server.supervisor.privileges import drop_privileges
 from antquic_server.supervisor.process import WorkerListener, WorkerProcess
 from antquic_server.supervisor.qlog_desk import QlogDesk
+from antquic_server.supervisor.ready_line import print_ready_line
 from antquic_server.supervisor.reload import compare, merge
 from antquic_server.supervisor.sd_notify import ServiceManager
 from antquic_server.supervisor.statistics import Statistics
@@ -53,10 +51,6 @@ from antquic_server.supervisor.traces import TraceListener
 DRAIN_SHARE: Final = 0.6
 KILL_SHARE: Final = 0.75
 """Of the shutdown deadline: what workers get to leave, and when those that have not are killed."""
-
-_STANDARD_OUTPUT_FD: Final = 1
-_READER_PATIENCE_S: Final = 0.5
-"""How long the node waits for whoever is to read its ready line."""
 
 log = get_logger(__name__)
 
@@ -369,7 +363,7 @@ class Supervisor:
             log.info("statistics", final=final, **line)
 
     def _announce(self) -> None:
-        """Print the one line on standard output that says the node serves."""
+        """Say that the node serves, to whoever started it."""
         facts = {
             "event": "ready",
             "listen": self._endpoint.listen,
@@ -378,15 +372,7 @@ class Supervisor:
             "pqc_provider": self.status.pqc_provider(),
             "admin": self._endpoint.admin_url,
         }
-        try:
-            if has_room(_STANDARD_OUTPUT_FD, timeout_s=_READER_PATIENCE_S):
-                sys.stdout.write(json.dumps(facts) + "\n")
-                sys.stdout.flush()
-            else:
-                log.warning("cannot write the ready line", error="nobody reads it")
-        except OSError as error:
-            # Whoever started us no longer reads; that is no reason not to serve.
-            log.warning("cannot write the ready line", error=str(error))
+        print_ready_line(facts)
         self._begin_statistics()
         self._announced = True
         self._service.ready(self.status.line())
