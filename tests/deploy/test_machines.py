@@ -24,6 +24,8 @@ def test_nothing_is_left_after_a_failure(containers_are_possible: None) -> None:
         with network() as net, booted(net, image, ["one", "two"], binds={}, prepare=lambda _: None) as machines:
             seen.extend(machines)
             machines[1].run("touch", "/etc/mark")
+            assert len({group for each in machines for group in each.cgroups}) == 2 * len(machines[0].cgroups) > 0
+            assert all((group / "payload").is_dir() for each in machines for group in each.cgroups)
             assert {each.namespace for each in machines} <= {path.name for path in RUN_NETNS.iterdir()}
             raise _MistakeError
 
@@ -32,6 +34,7 @@ def test_nothing_is_left_after_a_failure(containers_are_possible: None) -> None:
     one, two = seen
     assert not [path for path in RUN_NETNS.iterdir() if path.name.startswith(one.network.namespace)]
     assert not [line for line in Path("/proc/mounts").read_text().splitlines() if str(two.directory) in line]
+    assert not [group for each in seen for group in each.cgroups if group.exists()]
     assert not one.directory.exists()
     assert not two.directory.exists()
     assert not (image / "etc/mark").exists()

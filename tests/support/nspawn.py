@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+from support.cgroups import inside, own_cgroups
 from support.veth import RUN_NETNS
 from support.waiting import wait_until
 
@@ -61,7 +62,7 @@ class Machine:
     One system with an init of its own, at ``host`` (IPv4) of the network.
 
     ``root`` is its file system: ``image`` below, what it writes above, so that machines share an image.
-    ``binds`` are directories of this machine it may read: there → here.
+    ``binds`` are directories of this machine it may read: there → here. ``cgroups`` are for it alone.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Machine:
     network: Network
     directory: Path
     binds: Mapping[str, Path] = field(default_factory=dict)
+    cgroups: Sequence[Path] = ()
     _process: subprocess.Popen[bytes] | None = None
     _leader: int = 0
 
@@ -123,7 +125,11 @@ class Machine:
         environment = {**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"}
         with (self.directory / "console").open("ab") as console:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=console, stderr=console, env=environment
+                inside(self.cgroups, command),
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                env=environment,
             )
         wait_until(self._booted, timeout_s=BOOT_TIMEOUT_S, what=f"system on {self.name}")
 
@@ -191,7 +197,13 @@ def booted(
             directory = Path(tempfile.mkdtemp(prefix="antquic-deploy-"))
             stack.callback(shutil.rmtree, directory, ignore_errors=True)
             machine = Machine(
-                name=name, host=f"198.18.77.{11 + number}", image=image, network=net, directory=directory, binds=binds
+                name=name,
+                host=f"198.18.77.{11 + number}",
+                image=image,
+                network=net,
+                directory=directory,
+                binds=binds,
+                cgroups=stack.enter_context(own_cgroups(f"{net.namespace}-{name}")),
             )
             stack.callback(machine.tear_down)
             machine.set_up()
