@@ -197,6 +197,9 @@ class PeerStream:
                 raise PeerClosedError(0, "the connection has ended")
             if self._finished:
                 raise PeerError("the stream is closed for writing")
+            if self.is_known and not self._quic.stream_is_writable(self.stream_id):
+                # Its STOP_SENDING came before the stream's first data, when there was nothing yet to be told.
+                raise PeerError("the peer does not read this stream any more")
             if self._quic.stream_backlog_bytes(self.stream_id) < WRITE_HIGH_BYTES:
                 return
             await self._wait_for_progress()

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from hashlib import sha256
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,25 @@ def test_bytes_go_both_ways_and_end() -> None:
         assert await stream.read() == b""
         with pytest.raises(PeerError, match="closed for writing"):
             await stream.write(b"more")
+
+    with_couple(story)
+
+
+def test_a_writer_hears_of_a_peer_that_never_meant_to_read() -> None:
+    """Its STOP_SENDING comes before the stream's first data, so before there is a stream to tell."""
+
+    async def story(couple: Couple) -> None:
+        link = couple.here._link
+        quic: Any = link.quic
+        # Not a stream of the library's: that would answer the other side's RESET_STREAM, and so end it.
+        stream_id = quic.get_next_available_stream_id()
+        quic.send_stream_data(stream_id, b"question", end_stream=True)
+        quic.stop_stream(stream_id, 7)
+        couple.one._touch(link)
+        accepted = await couple.there.accept_stream()
+        assert await accepted.read_exactly(8) == b"question"
+        with pytest.raises(PeerError, match="does not read this stream"):
+            await accepted.write(b"answer")
 
     with_couple(story)
 
