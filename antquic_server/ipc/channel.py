@@ -14,11 +14,21 @@ from typing import Final
 from antquic_server.errors import MessageDecodeError
 from antquic_server.ipc.codec import MessageDecoder, encode
 from antquic_server.ipc.log_messages import LogLevels, QlogEnded, QlogStart, QlogStop
-from antquic_server.ipc.messages import Assign, BootFailed, Drain, Drained, Hello, LimitsChanged, Message, Ready
+from antquic_server.ipc.messages import (
+    Assign,
+    BootFailed,
+    CertificateChanged,
+    Drain,
+    Drained,
+    Hello,
+    LimitsChanged,
+    Message,
+    Ready,
+)
 
 CONTROL_MESSAGES: Final = (
     *(Hello, Assign, Ready, BootFailed, Drain, Drained, LimitsChanged),
-    *(LogLevels, QlogStart, QlogStop, QlogEnded),
+    *(CertificateChanged, LogLevels, QlogStart, QlogStop, QlogEnded),
 )
 """Never dropped: each is sent about once in the life of a worker or by hand, so they cannot fill a queue."""
 

@@ -10,7 +10,7 @@ from antquic_server.ipc import log_messages
 from antquic_server.ipc.channel import CONTROL_MESSAGES
 from antquic_server.ipc.codec import decode_untrusted, encode
 from antquic_server.ipc.log_messages import LogLevels, QlogStart, QlogWritten, qlog_file_name
-from antquic_server.ipc.messages import KINDS, Message
+from antquic_server.ipc.messages import KINDS, CertificateChanged, Message
 
 LEVELS = LogLevels(level="info", modules={"net": "debug"}, repeat_burst=3, repeat_window_s=1.5)
 START = QlogStart(capture=1, peer_id=b"p" * 32, seconds=2.5, directory="/tmp/x", max_connections=3, max_bytes=4)
@@ -37,10 +37,11 @@ def test_levels_are_texts() -> None:
 
 
 def test_what_is_asked_by_hand_is_never_dropped() -> None:
-    """Levels and traces would else differ from what the operator was told; a file more or less is only informing."""
+    """Else it would differ from what the operator was told; a file more or less is only informing."""
     kept: tuple[type, ...] = CONTROL_MESSAGES
     assert LogLevels in kept
     assert QlogStart in kept
+    assert CertificateChanged in kept
     assert QlogWritten not in kept
 
 
