@@ -60,9 +60,11 @@ def admin_port(case: Case) -> Finding:
     if case.status is not None and case.admin_port == port:
         return ok(f"{listen}: the node's")
     number = case.machine.tcp_bind_error(str(host), port)
-    if number == errno.EADDRINUSE and case.node_pid is not None and case.status is None:
+    if number == errno.EADDRINUSE and case.node_pid is not None:
+        # One that runs has its admin port; but it was asked elsewhere, as through a proxy, or did not answer.
+        why = "it did not answer" if case.status is None else f"it was asked at port {case.admin_port}"
         fix = f"ss -tlnp 'sport = :{port}'   # who has it"
-        return note(f"{listen} is taken, by the node (process {case.node_pid}) or another; it did not answer", fix)
+        return note(f"{listen} is taken, by the node (process {case.node_pid}) or another; {why}", fix)
     if number == errno.EADDRINUSE:
         fix = f"ss -tlnp 'sport = :{port}'   # who has it; then stop that, or choose another port:"
         return fault(f"{listen} is taken by another process", fix, setting("admin.listen", f'"{host}:{port + 1}"'))

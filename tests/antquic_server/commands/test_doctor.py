@@ -3,13 +3,14 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from antquic_server import cli
 from antquic_server.commands import doctor
-from antquic_server.config.model import AdminSettings, EndpointSettings, Settings, to_plain
+from antquic_server.config.model import AdminSettings, EndpointSettings, Settings, TlsSettings, to_plain
 from antquic_server.doctor import examination
 from antquic_server.doctor.case import Case
 from antquic_server.doctor.examination import CHECKS
@@ -125,6 +126,21 @@ def test_a_node_that_answers_tells_its_settings(
     assert endpoints == [(3, 78), (5, 4096), (5, 4096), (0, 4096)]
     assert [case.settings_told for case in cases] == [True, False, False, False]
     assert (cases[0].settings.admin.listen, cases[0].admin_port) == ("127.0.0.1:9", 9)
+
+
+def test_settings_of_which_half_can_be_taken_over_are_no_mistake(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The node runs with them; a relative path begins where it was started, which is not here."""
+    node = replace(Settings(), tls=TlsSettings(certificate="/etc/node.pem", private_key="node.key"))
+    answer = {"node": {}, "workers": [], "totals": {}, "directory": {}, "configuration": to_plain(node)}
+    monkeypatch.setattr(doctor, "fetch_status", lambda host, port: answer)
+    monkeypatch.delenv("ANTQUIC_CONFIG", raising=False)
+    cases = _find(monkeypatch, Verdict.OK)
+
+    cli.main(["doctor", CHECK, *NOBODY])
+    assert cases[0].configuration_error is None
+    assert cases[0].settings.tls.certificate == "/etc/node.pem"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the lock is of Linux")
