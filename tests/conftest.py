@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -23,8 +24,13 @@ MAX_UNSTEADY = 3
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker for tests that take long."""
+    """Declare the marker for tests that take long, and let signals end what is asked to end."""
     config.addinivalue_line("markers", "slow: runs only in CI and with ANTQUIC_SLOW=1")
+    # Whoever runs the tests in the background may have these ignored, and every process they start would, too.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
