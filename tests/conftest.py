@@ -27,10 +27,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker for tests that take long, and let signals end what is asked to end."""
     config.addinivalue_line("markers", "slow: runs only in CI and with ANTQUIC_SLOW=1")
     # Whoever runs the tests in the background may have these ignored, and every process they start would, too.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    ends = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGQUIT: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    for number, usual in ends.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
