@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker for tests that take long, and let signals end what is asked to end."""
     config.addinivalue_line("markers", "slow: runs only in CI and with ANTQUIC_SLOW=1")
     # Whoever runs the tests in the background may have these ignored, and every process they start would, too.
-    ends = {
+    ends: dict[signal.Signals, Any] = {
         signal.SIGINT: signal.default_int_handler,
         signal.SIGQUIT: signal.SIG_DFL,
         signal.SIGHUP: signal.SIG_DFL,

@@ -63,7 +63,7 @@ class PretendedQuic:
     def __init__(self, public_key: bytes, profile: HandshakeProfile, path: PathAddress) -> None:
         self.peer_public_key = public_key
         self.profile = profile
-        self.path = path
+        self.path = self.validated_address = path
         self.events: deque[QuicEvent] = deque()
 
     def next_event(self) -> QuicEvent | None:
