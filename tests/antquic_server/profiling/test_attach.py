@@ -61,13 +61,14 @@ def test_code_runs_in_the_process_which_goes_on(
         try:
             code = f"import os; open({str(path)!r}, 'w').write(str(os.getpid()))"
             standstill_s = inject(program.pid, code, listener)
+            assert 0 < standstill_s < 30
+            assert not is_stopped(program.pid)
+            # Nor does it come to the code before it does something again.
+            while not path.exists() or not path.read_text():
+                assert program.stdout.readline() == "heard tick\n"
         finally:
             feeder.kill()
             feeder.wait()
-        assert 0 < standstill_s < 30
-        assert not is_stopped(program.pid)
-        while not path.exists() or not path.read_text():
-            assert program.stdout.readline() == "heard tick\n"
         assert path.read_text() == str(program.pid)
 
 
