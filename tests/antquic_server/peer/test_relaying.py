@@ -280,8 +280,8 @@ def test_no_message_is_lost_or_doubled_on_the_way_to_direct() -> None:
         moved += not live(one, other).relayed
 
     assert failed == []
-    # A way through the node loses half of all round trips at worst: an attempt of six seconds may then fail, one in 80.
-    assert len(unreached) <= 3
+    # A way through the node loses half of all round trips at worst: a dial may fail then, and that of one seed does.
+    assert len(unreached) <= 1
     assert moved > 115
 
 
