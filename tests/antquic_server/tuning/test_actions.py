@@ -263,6 +263,17 @@ def test_apply_can_be_interrupted_anywhere(root: Path, monkeypatch: pytest.Monke
     assert changes() > len(STOCK)
 
 
+def revert_is_interrupted_at(step: int, root: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Revert with a mishap at a step; False if it has not that many."""
+    with monkeypatch.context() as patch:
+        interrupt_at(step, patch)
+        try:
+            revert(root)
+        except InterruptedRunError:
+            return True
+    return False
+
+
 def test_revert_can_be_interrupted_anywhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second revert finishes it."""
     before = {name: content for name, content in snapshot(root).items() if content is not None}
@@ -270,14 +281,8 @@ def test_revert_can_be_interrupted_anywhere(root: Path, monkeypatch: pytest.Monk
     while True:
         step += 1
         apply(root, catalogue())
-        with monkeypatch.context() as patch:
-            interrupt_at(step, patch)
-            try:
-                revert(root)
-            except InterruptedRunError:
-                pass
-            else:
-                break
+        if not revert_is_interrupted_at(step, root, monkeypatch):
+            break
         revert(root)
         assert {name: content for name, content in snapshot(root).items() if content is not None} == before
     assert step > len(STOCK)
@@ -422,14 +427,8 @@ def test_moving_can_be_interrupted_anywhere(root: Path, monkeypatch: pytest.Monk
     while True:
         step += 1
         old = keep_as_before(root)
-        with monkeypatch.context() as patch:
-            interrupt_at(step, patch)
-            try:
-                revert(root)
-            except InterruptedRunError:
-                pass
-            else:
-                break
+        if not revert_is_interrupted_at(step, root, monkeypatch):
+            break
         revert(root)
         old.parent.rmdir()
         assert {name: content for name, content in snapshot(root).items() if content is not None} == before
